@@ -1,0 +1,121 @@
+"""The typed graph: values, nodes and the graph itself, all immutable.
+
+A graph is in static single assignment form and its nodes stand in topological order. `lower`
+makes the forward part; `passes.differentiate` adds the backward part; every other pass rewrites
+nodes. What a node means is known only to its op, so the IR never grows with layers.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from convdsl.diagnostics import Frame
+from convdsl.ir.types import Notation, TensorType
+from convdsl.source import Span
+
+if TYPE_CHECKING:
+    from convdsl.ir.op import Head, Initializer, Op
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A tensor: the name is unique in its graph and a valid Python identifier."""
+
+    name: str
+    type: TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A learned tensor. ``path`` is its state_dict key; ``value`` its place in the graph.
+
+    ``permute`` gives the axis order the kernels want it stored in, None for the order of ``type``.
+    """
+
+    path: str
+    value: Value
+    initializer: "Initializer"
+    permute: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a node comes from: the layer as written, its path, and how expansion got there."""
+
+    text: str = ""
+    path: str = ""
+    span: Span | None = None
+    frames: tuple[Frame, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One use of an op. ``parameters`` are the learned tensors among its operands."""
+
+    op: "Op"
+    inputs: tuple[Value, ...]
+    parameters: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    origin: Origin = field(default_factory=Origin)
+
+    @property
+    def operands(self) -> tuple[Value, ...]:
+        return self.inputs + self.parameters
+
+    @property
+    def output(self) -> Value:
+        return self.outputs[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A result of the network; ``head`` says how a loss and a prediction are made of it."""
+
+    name: str
+    value: Value
+    head: "Head | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A network. The backward part is empty until `passes.differentiate` has run.
+
+    cotangents: for every output the value that carries dLoss/dOutput, in the same order.
+    gradients: pairs (input or parameter value, value holding its gradient).
+    """
+
+    name: str
+    notation: Notation
+    inputs: tuple[Value, ...]
+    parameters: tuple[Parameter, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[Output, ...]
+    backward: tuple[Node, ...] = ()
+    cotangents: tuple[Value, ...] = ()
+    gradients: tuple[tuple[Value, Value], ...] = ()
+
+    @property
+    def all_nodes(self) -> tuple[Node, ...]:
+        return self.nodes + self.backward
+
+    @property
+    def saved(self) -> tuple[Value, ...]:
+        """Activations the backward part reads from the forward part, in order of definition."""
+        needed = {value for node in self.backward for value in node.inputs}
+        made = (*self.inputs, *(value for node in self.nodes for value in node.outputs))
+        return tuple(value for value in made if value in needed)
+
+    def users(self) -> dict[Value, list[Node]]:
+        """For every value the nodes that read it, in order."""
+        table: dict[Value, list[Node]] = {}
+        for node in self.all_nodes:
+            for value in dict.fromkeys(node.operands):
+                table.setdefault(value, []).append(node)
+        return table
+
+    def results(self) -> set[Value]:
+        """Values that leave the graph: outputs and gradients."""
+        return {o.value for o in self.outputs} | {gradient for _, gradient in self.gradients}
+
+    def with_nodes(self, nodes: Iterable[Node], backward: Iterable[Node]) -> "Graph":
+        return replace(self, nodes=tuple(nodes), backward=tuple(backward))

@@ -1,0 +1,67 @@
+"""How a node becomes kernel launches: which loop nest, with which arguments, on which grid.
+
+Nothing here imports triton: a loop nest is named by module and function, and a test resolves
+every name to a real ``@triton.jit`` function with exactly these parameters.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from convdsl.ir.graph import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Nest:
+    """The function ``convdsl.kernels.<module>.<function>``."""
+
+    module: str
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A run-time integer argument: a Python expression of the batch size ``n``."""
+
+    text: str
+
+
+# A Value is passed as a pointer, a Size as a run-time integer, None as an absent pointer and
+# everything else as a compile-time constant.
+Argument = Value | Size | bool | int | float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One kernel launch.
+
+    arguments: by the nest's parameter names; ``aux``, ``seed`` and ``EPILOGUE`` are left out,
+        code generation fills them when the nest has them.
+    grid: up to three Python expressions of ``n``; ``triton.cdiv`` may be used.
+    """
+
+    nest: Nest
+    arguments: Mapping[str, Argument]
+    grid: tuple[str, ...]
+    warps: int = 4
+    stages: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """What a fused group asks of its anchor beyond the epilogue's text.
+
+    output: the value the anchor's kernel stores. pool: window of a max pooling done on the tile
+    before the store, with ``index`` receiving the winner's place (None: nobody needs it).
+    """
+
+    output: Value
+    pool: tuple[int, int] | None = None
+    index: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The launches of one node in order, and the scratch values they share."""
+
+    launches: tuple[Launch, ...]
+    scratch: tuple[Value, ...] = field(default=())

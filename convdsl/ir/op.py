@@ -1,0 +1,236 @@
+"""The op contract: everything the compiler may ask of an operation, and the registry of layers.
+
+An `Op` is what a node does. A `Layer` is an op with a name in the language: its dataclass fields
+are the arguments users write, and all its rules stand side by side in one file of
+`convdsl.ops`. A layer that lacks a rule fails at import.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
+
+from convdsl.ir.arguments import ArgumentSpec, argument_specs, field
+from convdsl.ir.graph import Node, Value
+from convdsl.ir.launch import Nest, Schedule, Tail
+from convdsl.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from convdsl.ir.builder import Builder
+
+
+class ShapeError(Exception):
+    """A layer does not fit its inputs. Lowering adds the place and makes a diagnostic of it.
+
+    ``message`` and ``help`` are format strings; TensorType values among ``values`` are shown in
+    the file's own notation. ``argument`` names the field to point at, None for the whole layer.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        help: str | None = None,
+        argument: str | None = None,
+        **values: object,
+    ) -> None:
+        super().__init__(code, message)
+        self.code, self.message, self.help = code, message, help
+        self.argument, self.values = argument, values
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a layer sees of its input along each spatial axis, for receptive fields and formulas.
+
+    padding: (start, end) per axis. ``everything``: each output sees the whole input.
+    """
+
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[tuple[int, int], ...] = ()
+    dilation: tuple[int, ...] = ()
+    ceil: bool = False
+    everything: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Initializer:
+    """How a parameter starts: ``torch.nn.init.<function>(tensor, *arguments)``."""
+
+    function: str
+    arguments: tuple[float, ...] = ()
+
+
+ZEROS = Initializer("zeros_")
+
+
+def glorot_uniform(fan_in: int, fan_out: int) -> Initializer:
+    """Uniform in ±sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010)."""
+    bound = (6.0 / (fan_in + fan_out)) ** 0.5
+    return Initializer("uniform_", (-bound, bound))
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSpec:
+    """A learned tensor a layer asks for: shape in torch's order, start, storage order."""
+
+    shape: tuple[int, ...]
+    initializer: Initializer
+    permute: tuple[int, ...] | None = None
+
+
+class Op(ABC):
+    """What a node does. Immutable; ops with equal attributes are equal."""
+
+    #: the last launch has an EPILOGUE hole, so pointwise nodes may be fused behind it
+    has_epilogue: ClassVar[bool] = False
+    #: the kernel can also max-pool its tile (see `pool_window`)
+    can_pool: ClassVar[bool] = False
+    #: helper functions of `kernels/` that `expression` calls
+    helpers: ClassVar[tuple[Nest, ...]] = ()
+
+    @property
+    def title(self) -> str:
+        """A word for kernels' names and comments."""
+        return type(self).__name__.lower()
+
+    @abstractmethod
+    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        """Types of the outputs, given those of the inputs followed by the parameters."""
+
+    @abstractmethod
+    def reference(self, *operands: str) -> tuple[str, ...]:
+        """A torch expression per output, in logical (N, C, H, W) order: the meaning.
+
+        Operands are names of tensors; ``torch``, ``F`` (torch.nn.functional), ``seed`` and
+        ``training`` may be used.
+        """
+
+    def expression(self, *operands: str) -> str | None:
+        """The Triton expression if every output element depends on the same input elements only.
+
+        Operands are fp32 blocks; ``offsets`` (element numbers in storage order) and ``seed`` may
+        be used. None: the op is no pointwise one.
+        """
+        return None
+
+    def schedule(self, node: Node, tail: Tail) -> Schedule:
+        """The launches that compute ``node``, storing ``tail.output``."""
+        raise NotImplementedError(f"{type(self).__name__} has no kernel of its own")
+
+    @property
+    def is_view(self) -> bool:
+        """True when the output is the input under another type: no data moves."""
+        return False
+
+    @property
+    def pool_window(self) -> tuple[int, int] | None:
+        """Window of a max pooling whose windows neither overlap nor leave the map, else None."""
+        return None
+
+
+class Layer(Op):
+    """An op with a name in the language."""
+
+    name: ClassVar[str]
+    #: how many inputs: 1, or 0 for "two or more branches" (CONCAT, ADD)
+    arity: ClassVar[int] = 1
+    #: programs for documentation and tests: ``("3@8x8", "CONV(4, F=3)")``
+    examples: ClassVar[tuple[tuple[str, str], ...]] = ()
+
+    @abstractmethod
+    def shape(self, *inputs: TensorType) -> TensorType:
+        """Type of the output of one sample. Raises ShapeError."""
+
+    def parameters(self, *inputs: TensorType) -> dict[str, ParameterSpec]:
+        """Learned tensors by name, in state_dict order."""
+        return {}
+
+    def macs(self, *inputs: TensorType) -> int:
+        """Multiply-accumulates for one sample."""
+        return 0
+
+    def window(self, *inputs: TensorType) -> Window | None:
+        """What one output sees of the input; None: the same place only."""
+        return None
+
+    @abstractmethod
+    def gradient(self, node: Node, dy: Value, build: "Builder") -> dict[Value, Value]:
+        """Adds the backward nodes; returns the gradient of each operand that has one."""
+
+    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        return (self.shape(*(o for o in operands if o.batched)),)
+
+    def is_identity(self, training: bool) -> bool:
+        """True when the node may be replaced by its input (in training, or only in inference)."""
+        return False
+
+    @classmethod
+    def arguments(cls) -> tuple[ArgumentSpec, ...]:
+        """What the language accepts between the parentheses, in positional order."""
+        return argument_specs(cls)
+
+
+class Head(ABC):
+    """What stands after the comma: makes a loss for training and a prediction of an output."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def check(self, output: TensorType) -> None:
+        """Raises ShapeError if the head cannot stand on this output."""
+
+    @abstractmethod
+    def labels(self, output: TensorType) -> TensorType:
+        """Type of the target a sample needs."""
+
+    @abstractmethod
+    def loss(self, output: str, labels: str) -> str:
+        """A torch expression of the mean loss over the batch."""
+
+    @abstractmethod
+    def predict(self, output: str) -> str:
+        """A torch expression of the prediction."""
+
+    @abstractmethod
+    def schedule(self, output: Value, labels: Value, loss: Value, gradient: Value) -> Schedule:
+        """Launches that compute the loss (a float32 scalar) and dLoss/dOutput together."""
+
+    @classmethod
+    def arguments(cls) -> tuple[ArgumentSpec, ...]:
+        return argument_specs(cls)
+
+
+LAYERS: dict[str, type[Layer]] = {}
+HEADS: dict[str, type[Head]] = {}
+
+C = TypeVar("C", bound=type[Any])
+
+
+def _register(table: dict[str, Any], name: str) -> Callable[[C], C]:
+    def decorate(cls: C) -> C:
+        made = dataclass(frozen=True)(cls)
+        missing = sorted(getattr(made, "__abstractmethods__", ()))
+        if missing:
+            raise TypeError(f"{name} lacks: {', '.join(missing)}")
+        if not made.__doc__ or name in table:
+            raise TypeError(f"{name} needs a docstring and a name of its own")
+        made.name = name
+        table[name] = made
+        return made
+
+    return decorate
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def op(name: str) -> Callable[[C], C]:
+    """Register a layer under its name in the language."""
+    return _register(LAYERS, name)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def head(name: str) -> Callable[[C], C]:
+    """Register a head under its name in the language."""
+    return _register(HEADS, name)

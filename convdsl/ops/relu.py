@@ -1,0 +1,14 @@
+"""RELU."""
+
+from convdsl.ir.op import op
+from convdsl.ops._pointwise import Pointwise
+
+
+@op("RELU")
+class Relu(Pointwise):
+    """max(0, x), with NaN passed through (Nair and Hinton, 2010)."""
+
+    forward = "tl.where({x} <= 0.0, 0.0, {x})"
+    derivative = "tl.where({y} <= 0.0, 0.0, {dy})"
+    torch = "F.relu({x})"
+    examples = (("6@5x7", "RELU"), ("10", "RELU"))
