@@ -17,8 +17,8 @@ class Label:
 class Frame:
     """One step of the expansion that led to the place: a block call or a repetition.
 
-    ``text`` is ``bottleneck(w=128, s=2)`` or ``repetition 2 of 4``; for a repetition, ``repetition``
-    holds (number from 1, count) and ``span`` the whole repeated item.
+    ``text`` is ``bottleneck(w=128, s=2)`` or ``repetition 2 of 4``; for a repetition,
+    ``repetition`` holds (number from 1, count) and ``span`` the whole repeated item.
     """
 
     text: str

@@ -7,7 +7,7 @@ into the field's value, or raises ArgumentError with what would have been right.
 import dataclasses
 from collections.abc import Callable
 from dataclasses import MISSING
-from functools import lru_cache
+from functools import cache
 from math import isfinite
 from typing import Any
 
@@ -44,7 +44,7 @@ def field(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@lru_cache(maxsize=None)
+@cache
 def argument_specs(cls: type[Any]) -> tuple[ArgumentSpec, ...]:
     return tuple(
         ArgumentSpec(f.name, m["letter"], f.default, m["doc"], m["convert"])
@@ -115,7 +115,7 @@ def choice(*words: str) -> Converter:
 
 
 def padding(*words: str) -> Converter:
-    """``same half valid full`` (those given), an integer, ``HxW``, or ((top, bottom), (left, right)).
+    """A word of ``words``, an integer, ``HxW``, or ``((top, bottom), (left, right))``.
 
     Returns the word, or a pair of (start, end) pairs.
     """
@@ -133,6 +133,6 @@ def padding(*words: str) -> Converter:
                 isinstance(v, bool) or not isinstance(v, int) or v < 0 for v in side
             ):
                 raise ArgumentError(wanted)
-        return sides
+        return (sides[0], sides[1])
 
     return convert

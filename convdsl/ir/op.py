@@ -8,7 +8,7 @@ are the arguments users write, and all its rules stand side by side in one file 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, dataclass_transform
 
 from convdsl.ir.arguments import ArgumentSpec, argument_specs, field
 from convdsl.ir.graph import Node, Value
@@ -211,7 +211,7 @@ C = TypeVar("C", bound=type[Any])
 
 def _register(table: dict[str, Any], name: str) -> Callable[[C], C]:
     def decorate(cls: C) -> C:
-        made = dataclass(frozen=True)(cls)
+        made = cast(C, dataclass(frozen=True)(cls))
         missing = sorted(getattr(made, "__abstractmethods__", ()))
         if missing:
             raise TypeError(f"{name} lacks: {', '.join(missing)}")
