@@ -137,6 +137,10 @@ class Layer(Op):
     name: ClassVar[str]
     #: how many inputs: 1, or 0 for "two or more branches" (CONCAT, ADD)
     arity: ClassVar[int] = 1
+    #: it works on vectors: lowering puts the flattening layer before it on anything else
+    flattens: ClassVar[bool] = False
+    #: a nonlinearity applied to each element, which raw scores must not have gone through
+    is_activation: ClassVar[bool] = False
     #: programs for documentation and tests: ``("3@8x8", "CONV(4, F=3)")``
     examples: ClassVar[tuple[tuple[str, str], ...]] = ()
 
@@ -155,6 +159,10 @@ class Layer(Op):
     def window(self, *inputs: TensorType) -> Window | None:
         """What one output sees of the input; None: the same place only."""
         return None
+
+    def formulas(self, *inputs: TensorType) -> tuple[str, ...]:
+        """Its parameter and MAC counts with numbers: ``parameters = (5*5*1 + 1)*6 = 156``."""
+        return ()
 
     @abstractmethod
     def gradient(self, node: Node, dy: Value, build: "Builder") -> dict[Value, Value]:
@@ -177,6 +185,8 @@ class Head(ABC):
     """What stands after the comma: makes a loss for training and a prediction of an output."""
 
     name: ClassVar[str]
+    #: name of the layer this head already contains, None if it contains none
+    absorbs: ClassVar[str | None] = None
 
     @abstractmethod
     def check(self, output: TensorType) -> None:

@@ -1,0 +1,1 @@
+"""Graph -> Python text: the Triton module (`triton_module`) and the plain one (`torch_module`)."""

@@ -1,0 +1,198 @@
+"""Nodes -> lines of a forward or backward function: allocate, launch, free.
+
+Every node is seen as a group; a lone node is a group of one. Also records each launch as data,
+from which the ahead-of-time builds take what to compile.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from convdsl.codegen.copy_source import Copier, definition
+from convdsl.codegen.epilogue import Epilogue, epilogue
+from convdsl.codegen.header import storage_shape, where
+from convdsl.codegen.writer import Writer
+from convdsl.ir.graph import Graph, Node, Value
+from convdsl.ir.group import Group
+from convdsl.ir.launch import Argument, Launch, Schedule, Size, Tail
+from convdsl.ir.types import DType
+
+# names that generated functions use for themselves
+RESERVED = frozenset(
+    """n p ctx seed dtype new infer outputs self keep labels len
+    torch triton tl nn Tensor Any ClassVar Sequence Network""".split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EmittedLaunch:
+    """One launch as written: arguments by name (``aux`` a tuple of values), EPILOGUE by name."""
+
+    nest: str
+    arguments: dict[str, Argument | tuple[Value, ...]]
+    epilogue: str | None
+    warps: int
+    stages: int
+    comment: str
+
+
+@dataclass
+class Kernels:
+    """What the file needs beside its functions: copied nests and generated epilogues."""
+
+    copier: Copier = field(default_factory=Copier)
+    epilogues: dict[str, str] = field(default_factory=dict)  # name -> body
+    comments: dict[str, list[str]] = field(default_factory=dict)  # name -> places it came from
+    launches: list[EmittedLaunch] = field(default_factory=list)
+
+    def epilogue(self, made: Epilogue, comment: str) -> str:
+        """The name of an epilogue function with this body; equal bodies share one."""
+        for helper in made.helpers:
+            self.copier.add(f"kernels.{helper.module}", helper.function)
+        base = name = f"{made.title}_epilogue"
+        number = 1
+        while self.epilogues.get(name, made.body) != made.body:
+            number += 1
+            name = f"{base}_{number}"
+        self.epilogues[name] = made.body
+        places = self.comments.setdefault(name, [])
+        if comment not in places:
+            places.append(comment)
+        return name
+
+    @property
+    def epilogue_text(self) -> str:
+        """The epilogues, each below the lines it serves."""
+        parts = []
+        for name, body in self.epilogues.items():
+            head = Writer()
+            for place in self.comments[name]:
+                head.comment(place)
+            head.line("@triton.jit")
+            head.line(f"def {name}(acc, offsets, mask, aux, seed):")
+            parts.append(f"{head.text}\n{body}")
+        return "\n\n\n".join(parts)
+
+
+def local_names(graph: Graph) -> dict[Value, str]:
+    """A local variable for every value: its own name unless that is taken in generated code."""
+    values = [*graph.inputs, *(p.value for p in graph.parameters), *graph.cotangents]
+    values += [v for node in graph.all_nodes for v in node.outputs]
+    taken = {v.name for v in values}
+    names: dict[Value, str] = {}
+    for value in values:
+        name = value.name
+        while name in RESERVED or (name != value.name and name in taken):
+            name += "_"
+        names[value] = name
+    return names
+
+
+class FunctionBody:
+    """Writes the lines for a list of nodes into ``out``."""
+
+    def __init__(
+        self, out: Writer, kernels: Kernels, names: dict[Value, str], needed: set[Value]
+    ) -> None:
+        self.out, self.kernels, self.names, self.needed = out, kernels, names, needed
+
+    def nodes(self, nodes: Sequence[Node], keep: set[Value]) -> None:
+        """All nodes in order; values not in ``keep`` are freed after their last reader."""
+        last: dict[Value, int] = {}
+        viewed: dict[Value, Value] = {}
+        for place, node in enumerate(nodes):
+            for value in (*node.inputs, *node.outputs):
+                last[value] = place
+                if value in viewed:
+                    last[viewed[value]] = place
+            if node.op.is_view:
+                viewed[node.output] = viewed.get(node.inputs[0], node.inputs[0])
+        made: set[Value] = set()
+        for place, node in enumerate(nodes):
+            self.node(node)
+            made.update(v for v in node.outputs if v in self.needed)
+            dead = [v for v in made if last[v] == place and v not in keep]
+            made.difference_update(dead)
+            if dead and place + 1 < len(nodes):
+                self.out.line(f"del {', '.join(sorted(self.names[v] for v in dead))}")
+
+    def node(self, node: Node) -> None:
+        """The lines of one node."""
+        comment = where(node)
+        self.out.comment(comment)
+        if node.op.is_view:
+            shape = storage_shape(node.output.type)
+            source = self.names[node.inputs[0]]
+            self.out.line(f"{self.names[node.output]} = {source}.view{shape}")
+            return
+        stored = tuple(v for v in node.outputs if v in self.needed)
+        group = node.op if isinstance(node.op, Group) else Group((node,), stored)
+        for value in stored:
+            self.allocate(value)
+        self.schedule(group.schedule(node, Tail(group.result)), comment, epilogue(group))
+
+    def allocate(self, value: Value) -> None:
+        """``name = new((n, 28, 28, 6))``; the dtype only where it is not the computing one."""
+        kind = value.type
+        dtype = "" if kind.dtype is DType.COMPUTE else f", dtype=torch.{kind.dtype.value}"
+        self.out.line(f"{self.names[value]} = new({storage_shape(kind)}{dtype})")
+
+    def schedule(self, schedule: Schedule, comment: str, made: Epilogue | None = None) -> None:
+        """Scratch, launches, scratch freed."""
+        for value in schedule.scratch:
+            self.needed.add(value)
+            self.names.setdefault(value, value.name)
+            self.allocate(value)
+        for launch in schedule.launches:
+            self.launch(launch, comment, made)
+        if schedule.scratch:
+            self.out.line(f"del {', '.join(self.names[v] for v in schedule.scratch)}")
+
+    def launch(self, launch: Launch, comment: str, made: Epilogue | None) -> None:
+        """One ``nest[grid](...)`` statement."""
+        module, function = f"kernels.{launch.nest.module}", launch.nest.function
+        self.kernels.copier.add(module, function)
+        has_hole = "EPILOGUE" in definition(module, function).arguments
+        name: str | None = None
+        aux: tuple[Value, ...] = ()
+        if has_hole and made is not None:
+            name, aux = self.kernels.epilogue(made, comment), made.aux
+        elif has_hole:
+            self.kernels.copier.add("kernels.pointwise", "keep")
+        texts = []
+        record: dict[str, Argument | tuple[Value, ...]] = {}
+        for parameter in definition(module, function).arguments:
+            if parameter == "aux":
+                record["aux"] = aux
+                inner = ", ".join(self.names[v] for v in aux)
+                text = f"({inner},)" if len(aux) == 1 else f"({inner})"
+            elif parameter == "seed":
+                record["seed"] = Size("seed")
+                text = "seed"
+            elif parameter == "EPILOGUE":
+                text = name or "keep"
+            else:
+                argument = launch.arguments[parameter]
+                if isinstance(argument, Value) and argument not in self.needed:
+                    argument = None
+                record[parameter] = argument
+                text = self._text(argument)
+            texts.append(f"{parameter}={text}")
+        texts += [f"num_warps={launch.warps}", f"num_stages={launch.stages}"]
+        grid = ", ".join(tidy(g) for g in launch.grid) + ("," if len(launch.grid) == 1 else "")
+        self.out.call(f"{function}[({grid})](", texts)
+        self.kernels.launches.append(
+            EmittedLaunch(function, record, name, launch.warps, launch.stages, comment)
+        )
+
+    def _text(self, argument: Argument) -> str:
+        if isinstance(argument, Value):
+            return self.names[argument]
+        if isinstance(argument, Size):
+            return tidy(argument.text)
+        return f'"{argument}"' if isinstance(argument, str) else repr(argument)
+
+
+def tidy(expression: str) -> str:
+    """A size expression without its factors of one."""
+    return re.sub(r" \* 1(?![\d.])", "", expression)

@@ -1,0 +1,123 @@
+"""Graph -> a plain PyTorch module: one readable line a layer, for every device torch has.
+
+Takes the graph as lowered (forward only, unfused); torch's autograd makes the backward part. It
+shares parameter names, checks and results with the Triton target.
+"""
+
+from collections.abc import Callable
+
+from convdsl.codegen.copy_source import Copier
+from convdsl.codegen.header import class_name, docstring, inputs_table, parameter_table, where
+from convdsl.codegen.writer import Writer
+from convdsl.ir.graph import Graph, Value
+
+IMPORTS = """\
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+"""
+
+
+def emit_torch(graph: Graph, source: str) -> str:
+    """The whole file as text; deterministic to the byte."""
+    support = Copier()
+    support.add("runtime.support", "Network")
+    body = Writer()
+    body.line(f"class {class_name(graph)}(Network):")
+    with body.indent():
+        body.line(f'"""{class_name(graph)} in plain PyTorch."""')
+        body.line()
+        parameter_table(graph, body)
+        body.line(inputs_table(graph))
+        body.line()
+        _outputs(graph, body)
+        if any(o.head for o in graph.outputs):
+            support.add("runtime.support", "check_labels")
+            emit_heads(graph, body, torch_loss)
+    parts = [
+        "\n".join(docstring(graph, source, "Plain PyTorch.")),
+        "",
+        IMPORTS.rstrip(),
+        "",
+        support.text,
+        "",
+        "",
+        body.text,
+        "",
+    ]
+    return "\n".join(parts)
+
+
+def _outputs(graph: Graph, out: Writer) -> None:
+    names = _names(graph)
+    arguments = ", ".join(f"{names[v]}: Tensor" for v in graph.inputs)
+    out.line(f"def outputs(self, {arguments}) -> tuple[Tensor, ...]:")
+    needed = {v for node in graph.nodes for v in node.operands} | graph.results()
+    with out.indent():
+        if graph.parameters:
+            out.line(f"p = self.weights({names[graph.inputs[0]]}.dtype)")
+        lines = Writer()
+        for node in graph.nodes:
+            texts = node.op.reference(*(names[v] for v in node.operands))
+            lines.comment(where(node))
+            for value, text in zip(node.outputs, texts, strict=True):
+                if value in needed:
+                    lines.line(f"{names[value]} = {text}")
+        if "training" in lines.text:
+            out.line("training = self.training")
+        for line in lines.lines:
+            out.line(line)
+        results = ", ".join(names[o.value] for o in graph.outputs)
+        out.line(f"return ({results},)")
+
+
+def _names(graph: Graph) -> dict[Value, str]:
+    """Local names: ``x`` for a value read only by the next line, its own name otherwise."""
+    names = {v: _free(v.name) for v in graph.inputs}
+    names |= {p.value: f'p["{p.path}"]' for p in graph.parameters}
+    users = graph.users()
+    results = graph.results()
+    for node, following in zip(graph.nodes, (*graph.nodes[1:], None), strict=True):
+        for value in node.outputs:
+            plain = users.get(value, []) == [following] and value not in results
+            names[value] = "x" if plain else _free(value.name)
+    return names
+
+
+def _free(name: str) -> str:
+    return f"{name}_" if name in {"x", "p", "self", "torch", "F", "training", "seed"} else name
+
+
+def torch_loss(graph: Graph, number: int, output: str, labels: str) -> str:
+    """The loss of output ``number`` as a torch expression."""
+    head = graph.outputs[number].head
+    assert head is not None
+    return head.loss(output, labels)
+
+
+def emit_heads(graph: Graph, out: Writer, loss: Callable[[Graph, int, str, str], str]) -> None:
+    """``losses`` and ``predictions`` of a network with at least one head."""
+    out.line()
+    out.line("def losses(self, outputs: tuple[Tensor, ...], y: Tensor) -> Tensor:")
+    with out.indent():
+        terms = []
+        for number, output in enumerate(graph.outputs):
+            if output.head is None:
+                continue
+            kind = output.head.labels(output.value.type)
+            shape = ", ".join([f"len(outputs[{number}])", *(str(s) for s in kind.shape)])
+            classes = output.value.type.channels
+            out.line(f"check_labels(y, ({shape},), {classes})")
+            terms.append(loss(graph, number, f"outputs[{number}]", "y"))
+        out.line(f"return {' + '.join(terms)}")
+    out.line()
+    out.line("def predictions(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:")
+    with out.indent():
+        terms = [
+            o.head.predict(f"outputs[{i}]") if o.head else f"outputs[{i}]"
+            for i, o in enumerate(graph.outputs)
+        ]
+        out.line(f"return ({', '.join(terms)},)")

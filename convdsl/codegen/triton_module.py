@@ -1,0 +1,267 @@
+"""Graph -> a Triton module that stands alone: loop nests, epilogues, autograd Functions, Module.
+
+Takes the fused training graph and the fused inference graph of one network. The forward and the
+backward pass are straight lists of kernel launches on channels-last tensors.
+"""
+
+from dataclasses import dataclass
+
+from convdsl.codegen.copy_source import Copier
+from convdsl.codegen.header import class_name, docstring, inputs_table, parameter_table
+from convdsl.codegen.launches import EmittedLaunch, FunctionBody, Kernels, local_names
+from convdsl.codegen.torch_module import emit_heads
+from convdsl.codegen.writer import Writer
+from convdsl.ir.graph import Graph, Parameter, Value
+from convdsl.ir.group import Group
+from convdsl.ir.types import DType, TensorType
+
+IMPORTS = """\
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor, nn
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TritonText:
+    """The file, and its launches as data for ahead-of-time builds."""
+
+    text: str
+    launches: tuple[EmittedLaunch, ...]
+
+
+def emit_triton(training: Graph, inference: Graph, source: str) -> TritonText:
+    """The whole file as text; deterministic to the byte."""
+    kernels = Kernels()
+    support = Copier()
+    support.add("runtime.support", "Network")
+    support.add("runtime.triton_support", "check_device")
+    functions = Writer()
+    _infer(inference, functions, kernels)
+    functions.line()
+    functions.line()
+    _function(training, functions, kernels)
+    for number, output in enumerate(training.outputs):
+        if output.head is not None:
+            functions.line()
+            functions.line()
+            _loss(training, number, functions, kernels)
+    module = Writer()
+    _module(training, module)
+    if any(o.head for o in training.outputs):
+        support.add("runtime.support", "check_labels")
+        with module.indent():
+            emit_heads(training, module, _loss_text)
+    kernels.copier.add("kernels.pointwise", "keep")
+    sections = (
+        ("the network, forward and backward", functions.text),
+        ("epilogues: what is worked out while a tile is in registers", kernels.epilogue_text),
+        ("loop nests, channels last", kernels.copier.text),
+        ("what every generated network shares", support.text),
+        ("the module", module.text),
+    )
+    parts = ["\n".join(docstring(training, source, "Fused Triton kernels.")), "", IMPORTS.rstrip()]
+    for title, text in sections:
+        if text:
+            parts += ["", f"# ---- {title} " + "-" * (92 - len(title)), "", "", text, ""]
+    return TritonText("\n".join(parts), tuple(kernels.launches))
+
+
+def _infer(graph: Graph, out: Writer, kernels: Kernels) -> None:
+    """``infer``: the forward pass when no gradient will be asked for."""
+    names = local_names(graph)
+    used = {v for node in graph.nodes for v in node.operands}
+    arguments = [names[v] for v in (*graph.inputs, *(p.value for p in graph.parameters))]
+    out.call("def infer(", ["dtype", *arguments], "):")
+    with out.indent():
+        out.line('"""Outputs, channels last; nothing is kept for a backward pass."""')
+        _prologue(graph, out, names, used)
+        out.line("seed = -1")
+        body = FunctionBody(out, kernels, names, used | graph.results())
+        body.nodes(graph.nodes, graph.results())
+        out.line(f"return {_tuple([names[o.value] for o in graph.outputs])}")
+
+
+def _function(graph: Graph, out: Writer, kernels: Kernels) -> None:
+    """The autograd Function of the whole network."""
+    names = local_names(graph)
+    parameters = [p.value for p in graph.parameters]
+    read_back = {v for node in graph.backward for v in node.operands}
+    saved = [*graph.saved, *(v for v in parameters if v in read_back and v not in graph.saved)]
+    needed = {v for node in graph.all_nodes for v in node.operands} | graph.results()
+    out.line(f"class {class_name(graph)}Function(torch.autograd.Function):")
+    with out.indent():
+        out.line('"""Forward and backward of the whole network as lists of kernel launches."""')
+        out.line()
+        out.line("@staticmethod")
+        arguments = [names[v] for v in (*graph.inputs, *parameters)]
+        out.call("def forward(", ["ctx", "seed", "dtype", *arguments], "):")
+        with out.indent():
+            _prologue(graph, out, names, {v for node in graph.all_nodes for v in node.operands})
+            FunctionBody(out, kernels, names, needed).nodes(
+                graph.nodes, graph.results() | set(saved)
+            )
+            out.call("ctx.save_for_backward(", [names[v] for v in saved])
+            out.line("ctx.n, ctx.seed = n, seed")
+            out.line(f"return {_tuple([names[o.value] for o in graph.outputs])}")
+        out.line()
+        out.line("@staticmethod")
+        out.line("@torch.autograd.function.once_differentiable")
+        out.call("def backward(", ["ctx", *(names[v] for v in graph.cotangents)], "):")
+        with out.indent():
+            _backward(graph, out, kernels, names, saved, needed)
+
+
+def _backward(
+    graph: Graph,
+    out: Writer,
+    kernels: Kernels,
+    names: dict[Value, str],
+    saved: list[Value],
+    needed: set[Value],
+) -> None:
+    out.line("n, seed = ctx.n, ctx.seed")
+    if saved:
+        end = ",) = ctx.saved_tensors" if len(saved) == 1 else ") = ctx.saved_tensors"
+        out.call("(", [names[v] for v in saved], end)
+    for value in graph.cotangents:
+        out.line(f"{names[value]} = {names[value]}.contiguous()")
+    out.line(f"new = {names[graph.cotangents[0]]}.new_empty")
+    gradients = dict(graph.gradients)
+    for value in graph.inputs:
+        if value in gradients:
+            out.line(f"{names[gradients[value]]} = None")
+    body = FunctionBody(out, kernels, names, needed)
+    parameters = {p.value for p in graph.parameters}
+    for_weights = {g for v, g in graph.gradients if v in parameters}
+    wanted = set(for_weights)
+    for node in reversed(graph.backward):
+        if any(v in wanted for v in node.outputs):
+            wanted.update(node.inputs)
+    always = [n for n in graph.backward if any(v in wanted for v in n.outputs)]
+    optional = [n for n in graph.backward if not any(v in wanted for v in n.outputs)]
+    late = {v for node in optional for v in node.inputs}
+    body.nodes(always, graph.results() | late)
+    if optional:
+        places = range(2, 2 + len(graph.inputs))
+        asked = " or ".join(f"ctx.needs_input_grad[{i}]" for i in places)
+        out.line(f"if {asked}:")
+        with out.indent():
+            body.nodes(optional, graph.results())
+    returned = [
+        names[gradients[v]] if v in gradients else "None"
+        for v in (*graph.inputs, *(p.value for p in graph.parameters))
+    ]
+    out.call("return (", ["None", "None", *returned])
+
+
+def _prologue(graph: Graph, out: Writer, names: dict[Value, str], used: set[Value]) -> None:
+    """Batch size, the allocator, and weights as the kernels read them."""
+    first = names[graph.inputs[0]]
+    out.line(f"n = len({first})")
+    out.line(f"new = {first}.new_empty")
+    for parameter in graph.parameters:
+        if parameter.value in used and len(parameter.value.type.shape) > 1:
+            out.line(f"{names[parameter.value]} = {_stored(parameter, names)}")
+
+
+def _stored(parameter: Parameter, names: dict[Value, str]) -> str:
+    name = names[parameter.value]
+    order = f".permute{parameter.permute}" if parameter.permute else ""
+    return f"{name}{order}.to(dtype).contiguous()"
+
+
+def _loss(graph: Graph, number: int, out: Writer, kernels: Kernels) -> None:
+    """The autograd Function of one head: the loss and dLoss/dLogits in one go."""
+    output = graph.outputs[number]
+    assert output.head is not None
+    kind = output.value.type
+    logits, labels = Value("logits", kind), Value("labels", output.head.labels(kind))
+    loss = Value("loss", TensorType((), DType.FLOAT32, batched=False))
+    gradient = Value("d_logits", kind)
+    out.line(f"class {_loss_name(graph, number)}(torch.autograd.Function):")
+    with out.indent():
+        out.line('"""Mean loss over the batch; the gradient is worked out with it."""')
+        out.line()
+        out.line("@staticmethod")
+        out.line("def forward(ctx, logits, labels):")
+        with out.indent():
+            order = ".permute(0, 2, 3, 1)" if kind.is_map else ""
+            out.line("n = len(logits)")
+            out.line(f"logits, labels = logits{order}.contiguous(), labels.contiguous()")
+            out.line("new = logits.new_empty")
+            names = {v: v.name for v in (logits, labels, loss, gradient)}
+            body = FunctionBody(out, kernels, names, set(names))
+            body.allocate(loss)
+            body.allocate(gradient)
+            schedule = output.head.schedule(logits, labels, loss, gradient)
+            body.schedule(schedule, f", {output.head.name}")
+            out.line("ctx.save_for_backward(d_logits)")
+            out.line("return loss")
+        out.line()
+        out.line("@staticmethod")
+        out.line("@torch.autograd.function.once_differentiable")
+        out.line("def backward(ctx, d_loss):")
+        with out.indent():
+            out.line("(d_logits,) = ctx.saved_tensors")
+            back = ".permute(0, 3, 1, 2)" if kind.is_map else ""
+            out.line(f"return (d_logits * d_loss).to(d_logits.dtype){back}, None")
+
+
+def _loss_name(graph: Graph, number: int) -> str:
+    suffix = "" if number == 0 else f"{number + 1}"
+    return f"{class_name(graph)}Loss{suffix}"
+
+
+def _loss_text(graph: Graph, number: int, output: str, labels: str) -> str:
+    return f"{_loss_name(graph, number)}.apply({output}, {labels})"
+
+
+def _module(graph: Graph, out: Writer) -> None:
+    name = class_name(graph)
+    names = local_names(graph)
+    out.line(f"class {name}(Network):")
+    with out.indent():
+        out.line(f'"""{name} on fused Triton kernels."""')
+        out.line()
+        parameter_table(graph, out)
+        out.line(inputs_table(graph))
+        out.line()
+        arguments = ", ".join(f"{names[v]}: Tensor" for v in graph.inputs)
+        out.line(f"def outputs(self, {arguments}) -> tuple[Tensor, ...]:")
+        with out.indent():
+            first = names[graph.inputs[0]]
+            out.line(f"check_device({first}, keep)")
+            out.line("p = [self.get_parameter(path) for path in self.TABLE]")
+            for value in graph.inputs:
+                order = ".permute(0, 2, 3, 1)" if value.type.is_map else ""
+                out.line(f"{names[value]} = {names[value]}{order}.contiguous()")
+            operands = [f"{first}.dtype", *(names[v] for v in graph.inputs), "*p"]
+            drawn = "int(torch.randint(2**31 - 1, ())) if self.training else -1"
+            out.line(f"with torch.cuda.device_of({first}):")
+            with out.indent():
+                out.line("if self.training or torch.is_grad_enabled():")
+                with out.indent():
+                    out.line(f"seed = {drawn if _is_random(graph) else -1}")
+                    out.call(f"outputs = {name}Function.apply(", ["seed", *operands])
+                out.line("else:")
+                with out.indent():
+                    out.call("outputs = infer(", operands)
+            results = [
+                f"outputs[{i}].permute(0, 3, 1, 2)" if o.value.type.is_map else f"outputs[{i}]"
+                for i, o in enumerate(graph.outputs)
+            ]
+            out.line(f"return {_tuple(results)}")
+
+
+def _is_random(graph: Graph) -> bool:
+    nodes = [m for n in graph.nodes for m in (n.op.nodes if isinstance(n.op, Group) else (n,))]
+    return any("seed" in (m.op.expression(*(v.name for v in m.operands)) or "") for m in nodes)
+
+
+def _tuple(names: list[str]) -> str:
+    return f"({', '.join(names)},)" if len(names) == 1 else f"({', '.join(names)})"

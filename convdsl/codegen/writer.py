@@ -1,0 +1,61 @@
+"""Indented lines of Python, calls wrapped at 100 columns."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+WIDTH = 100
+
+
+class Writer:
+    """Collects lines at the current indentation."""
+
+    def __init__(self, depth: int = 0) -> None:
+        self.lines: list[str] = []
+        self._depth = depth
+
+    def line(self, text: str = "") -> None:
+        self.lines.append("    " * self._depth + text if text else "")
+
+    def comment(self, text: str) -> None:
+        """A comment, cut at the width: it points at the source, it need not repeat it."""
+        room = WIDTH - 4 * self._depth
+        text = f"# {text}"
+        self.line(text if len(text) <= room else text[: room - 3] + "...")
+
+    def call(self, opening: str, arguments: Sequence[str], closing: str = ")") -> None:
+        """``opening(arguments)``: on one line if it fits, else filled lines inside."""
+        joined = ", ".join(arguments)
+        whole = f"{opening}{joined}{closing}"
+        if len(whole) + 4 * self._depth <= WIDTH:
+            self.line(whole)
+            return
+        self.line(opening)
+        with self.indent():
+            row = ""
+            for argument in arguments:
+                longer = f"{row} {argument}," if row else f"{argument},"
+                if row and len(longer) + 4 * self._depth > WIDTH:
+                    self.line(row)
+                    longer = f"{argument},"
+                row = longer
+            if row:
+                self.line(row)
+        self.line(closing)
+
+    @contextmanager
+    def indent(self) -> Iterator[None]:
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+
+def one_line(text: str) -> str:
+    """User text made safe for a comment: white space folded, control characters escaped."""
+    folded = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in folded)

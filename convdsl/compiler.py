@@ -1,0 +1,220 @@
+"""Source text -> `Network`: every stage of one program, each worked out when first asked for.
+
+The order of the passes is `PIPELINE`; the graph is verified after every one. Imports neither
+torch nor triton: only `Network.module` does.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convdsl.codegen.header import class_name
+from convdsl.codegen.torch_module import emit_torch
+from convdsl.codegen.triton_module import TritonText, emit_triton
+from convdsl.diagnostics import Diagnostic
+from convdsl.ir.graph import Graph
+from convdsl.ir.printer import print_graph
+from convdsl.ir.verify import verify
+from convdsl.lower import Lowered, Options, lower
+from convdsl.passes.differentiate import differentiate
+from convdsl.passes.drop_dead import drop_dead
+from convdsl.passes.drop_identity import drop_identity
+from convdsl.passes.fuse_epilogues import fuse_epilogues
+from convdsl.passes.hoist_pool_gradient import hoist_pool_gradient
+from convdsl.source import Source
+from convdsl.syntax.ast import Program
+from convdsl.syntax.dump import dump
+from convdsl.syntax.parser import parse, parse_default, parse_shape
+from convdsl.syntax.reader import read_source
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Pass = tuple[str, Callable[[Graph], Graph]]
+
+PIPELINE: tuple[Pass, ...] = (
+    ("drop_identity", drop_identity),
+    ("differentiate", differentiate),
+    # before drop_dead: it is what makes the un-pooled activation dead
+    ("hoist_pool_gradient", hoist_pool_gradient),
+    ("drop_dead", drop_dead),
+    ("fuse_epilogues", fuse_epilogues),
+)
+INFERENCE_PIPELINE: tuple[Pass, ...] = (
+    ("drop_identity", partial(drop_identity, training=False)),
+    ("drop_dead", drop_dead),
+    ("fuse_epilogues", fuse_epilogues),
+)
+#: passes that may be left out (`Network.without`); the others give the graph its meaning
+OPTIONAL = frozenset({"drop_identity", "hoist_pool_gradient", "drop_dead", "fuse_epilogues"})
+STAGES = ("ast", "ir", "fused", "triton", "torch")
+
+
+def run_passes(graph: Graph, pipeline: tuple[Pass, ...], without: Iterable[str] = ()) -> Graph:
+    """The graph after every pass of the pipeline but those named, verified after each."""
+    skipped = frozenset(without)
+    if unknown := skipped - OPTIONAL:
+        raise ValueError(f"cannot leave out {sorted(unknown)}; optional: {sorted(OPTIONAL)}")
+    for name, run in pipeline:
+        if name not in skipped:
+            graph = run(graph)
+            verify(graph, name)
+    return graph
+
+
+@dataclass(frozen=True)
+class Network:
+    """One compiled program.
+
+    source, program, graph: the text, its syntax tree, the typed graph as lowered. warnings: lints
+    and remarks of the compilation. without: passes left out, for tests and for comparing.
+    """
+
+    source: Source
+    program: Program
+    lowered: Lowered
+    without: tuple[str, ...] = field(default=())
+
+    @property
+    def graph(self) -> Graph:
+        return self.lowered.graph
+
+    @property
+    def name(self) -> str:
+        """The class name of the generated module."""
+        return class_name(self.graph)
+
+    @property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        return self.lowered.warnings
+
+    @cached_property
+    def fused(self) -> Graph:
+        """The training graph after all passes: differentiated and fused."""
+        return run_passes(self.graph, PIPELINE, self.without)
+
+    @cached_property
+    def inference(self) -> Graph:
+        """The graph that runs when no gradient is asked for."""
+        return run_passes(self.graph, INFERENCE_PIPELINE, self.without)
+
+    @cached_property
+    def triton(self) -> TritonText:
+        """The generated Triton module and its launches."""
+        return emit_triton(self.fused, self.inference, self.source.name)
+
+    @property
+    def parameters_count(self) -> int:
+        """Learned numbers, shared ones counted once: sum of p.numel() over model.parameters()."""
+        return sum(p.value.type.elements for p in self.graph.parameters)
+
+    def emit(self, stage: str) -> str:
+        """The text of a stage: ``ast``, ``ir``, ``fused``, ``triton`` or ``torch``."""
+        emitters: dict[str, Callable[[], str]] = {
+            "ast": lambda: dump(self.program),
+            "ir": lambda: print_graph(self.graph),
+            "fused": lambda: print_graph(self.fused),
+            "triton": lambda: self.triton.text,
+            "torch": lambda: emit_torch(self.graph, self.source.name),
+        }
+        if stage not in emitters:
+            raise ValueError(f"no stage {stage!r}; stages: {', '.join(STAGES)}")
+        return emitters[stage]()
+
+    def module(
+        self,
+        device: "torch.device | str | None" = None,
+        dtype: "torch.dtype | None" = None,
+        target: str | None = None,
+        layout: str = "NCHW",
+    ) -> "nn.Module":
+        """A fresh, randomly initialised ``nn.Module``.
+
+        device: default a CUDA or ROCm device if there is one, else the CPU. dtype: what it
+        computes in, float32 by default; parameters are float32 masters. target: ``triton`` (the
+        default on such devices) or ``torch``. layout: axis order of input maps, NCHW or NHWC.
+        Raises ValueError for a target the device cannot run.
+        """
+        from convdsl.runtime.module import make_module
+
+        return make_module(self, device, dtype, target, layout)
+
+    def __repr__(self) -> str:
+        show = self.graph.notation.show
+        ends = ", ".join(show(v.type) for v in self.graph.inputs)
+        outs = ", ".join(show(o.value.type) for o in self.graph.outputs)
+        return f"<Network {self.name}: {ends} -> {outs}, {self.parameters_count:,} parameters>"
+
+
+def compile_source(source: Source, options: Options | None = None) -> Network:
+    """Parse and lower one source. Raises CompileError with every diagnostic found."""
+    program = parse(source)
+    lowered = lower(program, options or Options())
+    verify(lowered.graph, "lower")
+    return Network(source, program, lowered)
+
+
+def make_options(
+    lets: dict[str, Any],
+    input: str | None = None,
+    defaults: Iterable[str] = (),
+    strict: bool = False,
+    root: Path | None = None,
+) -> Options:
+    """Options from the texts people write: ``input="3@512x512"``, ``defaults=["CONV(K=64)"]``."""
+    return Options(
+        lets=lets,
+        inputs=parse_shape(input) if input is not None else None,
+        defaults=tuple(parse_default(text) for text in defaults),
+        strict=strict,
+        root=root,
+    )
+
+
+def compile(
+    path: str | Path,
+    *,
+    input: str | None = None,
+    defaults: Iterable[str] = (),
+    strict: bool = False,
+    **lets: Any,
+) -> Network:
+    """Compile a ``.cnn`` file.
+
+    input: replaces the file's input shape, ``"3@512x512"``. defaults: more ``default`` lines,
+    ``["CONV(K=64)"]``. strict: inexact output sizes are errors. lets: values for the file's lets.
+    Raises CompileError.
+    """
+    source = read_source(path)
+    root = Path(path).parent
+    return compile_source(source, make_options(lets, input, defaults, strict, root))
+
+
+def compile_text(
+    text: str,
+    *,
+    name: str = "<text>",
+    input: str | None = None,
+    defaults: Iterable[str] = (),
+    strict: bool = False,
+    **lets: Any,
+) -> Network:
+    """Compile a program given as a string; otherwise as `compile`."""
+    options = make_options(lets, input, defaults, strict)
+    return compile_source(Source(name, text), options)
+
+
+def load(
+    path: str | Path,
+    *,
+    device: "torch.device | str | None" = None,
+    dtype: "torch.dtype | None" = None,
+    target: str | None = None,
+    layout: str = "NCHW",
+    **options: Any,
+) -> "nn.Module":
+    """``compile(path, **options).module(device, dtype, target, layout)`` in one call."""
+    return compile(path, **options).module(device, dtype, target, layout)

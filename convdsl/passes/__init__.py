@@ -1,0 +1,1 @@
+"""Graph -> Graph, one verb and one equation a file; `convdsl.compiler.PIPELINE` is their order."""

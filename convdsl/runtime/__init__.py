@@ -1,0 +1,1 @@
+"""What runs: the support code generated files carry, and loading them."""

@@ -1,0 +1,153 @@
+"""The part every generated network has in common; code generation copies it into each file.
+
+Imports torch only, so that a copy stands alone.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+ParameterTable = dict[str, tuple[tuple[int, ...], str, tuple[float, ...]]]
+
+
+def register(root: nn.Module, path: str, parameter: nn.Parameter) -> None:
+    """Put ``parameter`` at the dotted ``path`` below ``root``, making modules on the way."""
+    *scopes, name = path.split(".")
+    module = root
+    for scope in scopes:
+        if scope not in dict(module.named_children()):
+            module.add_module(scope, nn.Module())
+        module = module.get_submodule(scope)
+    module.register_parameter(name, parameter)
+
+
+def check_input(x: Tensor, name: str, shape: Sequence[int], layout: str) -> Tensor:
+    """``x`` as (N, C, H, W) if it suits a declared shape (C, H, W); ValueError otherwise."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    expected = list(shape)
+    if layout == "NHWC" and len(shape) == 3:
+        expected = [shape[1], shape[2], shape[0]]
+    if x.dim() != len(shape) + 1 or list(x.shape[1:]) != expected:
+        wanted = ", ".join(str(size) for size in expected)
+        advice = ""
+        if list(x.shape) == expected:
+            advice = "; one sample still needs a batch axis: x.unsqueeze(0)"
+        elif x.dim() == 4 and len(shape) == 3 and sorted(x.shape[1:]) == sorted(expected):
+            advice = f"; the network reads {layout}, see the layout= argument"
+        raise ValueError(f"{name} must have shape (N, {wanted}), got {tuple(x.shape)}{advice}")
+    if not x.is_floating_point():
+        raise ValueError(
+            f"{name} must be floating point, got {x.dtype}; for images: x.float() / 255"
+        )
+    return x.permute(0, 3, 1, 2) if layout == "NHWC" and len(shape) == 3 else x
+
+
+def check_labels(y: Tensor, shape: Sequence[int], classes: int) -> None:
+    """ValueError unless ``y`` is int64 of ``shape`` with every label in ``[0, classes)``."""
+    if not isinstance(y, Tensor) or y.dtype != torch.int64:
+        got = y.dtype if isinstance(y, Tensor) else type(y).__name__
+        raise ValueError(f"labels must be class numbers of dtype torch.int64, got {got}")
+    if tuple(y.shape) != tuple(shape):
+        raise ValueError(f"labels must have shape {tuple(shape)}, got {tuple(y.shape)}")
+    if y.numel():
+        low, high = (int(v) for v in torch.aminmax(y))
+        if low < 0 or high >= classes:
+            worst = low if low < 0 else high
+            raise ValueError(
+                f"label {worst} is outside 0..{classes - 1}: the network has {classes} classes"
+            )
+
+
+class Network(nn.Module):
+    """Base of a generated network.
+
+    Calling it with its inputs gives logits; with labels behind them, the mean loss.
+    Parameters are float32 masters; ``dtype`` is what is computed in. After ``.half()`` and the
+    like the parameters' own dtype rules; under ``torch.autocast`` autocast's.
+    """
+
+    TABLE: ClassVar[ParameterTable]
+    INPUTS: ClassVar[dict[str, tuple[int, ...]]]
+
+    def __init__(
+        self,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+        layout: str = "NCHW",
+    ) -> None:
+        """layout: ``NCHW`` or ``NHWC``, the axis order of input and output maps."""
+        super().__init__()
+        if layout not in ("NCHW", "NHWC"):
+            raise ValueError(f"layout must be NCHW or NHWC, got {layout!r}")
+        if not dtype.is_floating_point:
+            raise ValueError(f"dtype must be floating point, got {dtype}")
+        self.dtype = dtype
+        self.layout = layout
+        for path, (shape, initializer, arguments) in self.TABLE.items():
+            start = torch.empty(shape, dtype=torch.float32)
+            getattr(nn.init, initializer)(start, *arguments)
+            register(self, path, nn.Parameter(start.to(device)))
+
+    def compute_dtype(self, x: Tensor) -> torch.dtype:
+        """What this call computes in."""
+        if torch.is_autocast_enabled(x.device.type):
+            return torch.get_autocast_dtype(x.device.type)
+        parameter = next(self.parameters(), None)
+        if parameter is None or parameter.dtype == torch.float32:
+            return self.dtype
+        return parameter.dtype
+
+    def weights(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The parameters by path, in ``dtype``."""
+        return {path: self.get_parameter(path).to(dtype) for path in self.TABLE}
+
+    def outputs(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Raw outputs, (N, C, H, W) or (N, C), of checked inputs in the computing dtype."""
+        raise NotImplementedError
+
+    def losses(self, outputs: tuple[Tensor, ...], y: Tensor) -> Tensor:
+        """The loss of raw outputs against labels: the sum over the outputs' heads."""
+        raise ValueError("this network has no head, so it has no loss; write `, SOFTMAX` after it")
+
+    def predictions(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What each output's head predicts."""
+        return outputs
+
+    def forward(self, *tensors: Tensor) -> Any:
+        """Logits of the inputs, or the mean loss when labels follow them. Raises ValueError."""
+        count = len(self.INPUTS)
+        if len(tensors) not in (count, count + 1):
+            wanted = ", ".join(self.INPUTS)
+            raise TypeError(f"call the network with ({wanted}) or ({wanted}, labels)")
+        outputs = self._run(tensors[:count])
+        if len(tensors) > count:
+            return self.losses(outputs, tensors[count])
+        return self._result(outputs)
+
+    @torch.no_grad()
+    def predict(self, *inputs: Tensor) -> Any:
+        """Predictions in evaluation mode: for a SOFTMAX head, probabilities."""
+        training = self.training
+        self.eval()
+        try:
+            return self._result(self.predictions(self._run(inputs)))
+        finally:
+            self.train(training)
+
+    def _run(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        checked = [
+            check_input(x, name, shape, self.layout)
+            for x, (name, shape) in zip(tensors, self.INPUTS.items(), strict=True)
+        ]
+        if len({len(x) for x in checked}) > 1:
+            raise ValueError(f"inputs differ in batch size: {[len(x) for x in checked]}")
+        dtype = self.compute_dtype(checked[0])
+        return self.outputs(*(x.to(dtype) for x in checked))
+
+    def _result(self, outputs: tuple[Tensor, ...]) -> Any:
+        if self.layout == "NHWC":
+            outputs = tuple(o.permute(0, 2, 3, 1) if o.dim() == 4 else o for o in outputs)
+        return outputs[0] if len(outputs) == 1 else outputs

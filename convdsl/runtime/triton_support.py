@@ -1,0 +1,21 @@
+"""The part of the support code that only Triton modules need; copied like `support`."""
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+
+def check_device(x: Tensor, kernel: Any) -> None:
+    """ValueError unless the kernels can run where ``x`` is, in its dtype."""
+    interpreted = not isinstance(kernel, triton.JITFunction)
+    if interpreted and x.dtype == torch.bfloat16:
+        raise ValueError("Triton's interpreter computes bfloat16 wrongly: use float32 or float16")
+    if not interpreted and not x.is_cuda:
+        raise ValueError(
+            f"Triton kernels need a CUDA or ROCm device, the input is on {x.device}: use "
+            "target='torch', or set TRITON_INTERPRET=1 before the import to run them slowly"
+        )
+    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ValueError(f"the kernels compute in float32, float16 or bfloat16, not {x.dtype}")
