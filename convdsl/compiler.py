@@ -4,12 +4,14 @@ The order of the passes is `PIPELINE`; the graph is verified after every one. Im
 torch nor triton: only `Network.module` does.
 """
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convdsl._version import __version__
 from convdsl.codegen.header import class_name
 from convdsl.codegen.torch_module import emit_torch
 from convdsl.codegen.triton_module import TritonText, emit_triton
@@ -23,6 +25,12 @@ from convdsl.passes.drop_dead import drop_dead
 from convdsl.passes.drop_identity import drop_identity
 from convdsl.passes.fuse_epilogues import fuse_epilogues
 from convdsl.passes.hoist_pool_gradient import hoist_pool_gradient
+from convdsl.passes.plan_memory import MemoryPlan, plan
+from convdsl.report.costs import Costs, measure
+from convdsl.report.document import report
+from convdsl.report.quantities import COMPUTE_BYTES
+from convdsl.report.table import table
+from convdsl.report.render import PLAIN
 from convdsl.source import Source
 from convdsl.syntax.ast import Program
 from convdsl.syntax.dump import dump
@@ -110,6 +118,46 @@ class Network:
     def parameters_count(self) -> int:
         """Learned numbers, shared ones counted once: sum of p.numel() over model.parameters()."""
         return sum(p.value.type.elements for p in self.graph.parameters)
+
+    @cached_property
+    def costs(self) -> Costs:
+        """Shapes, parameters, MACs, receptive fields and kernels, layer by layer."""
+        return measure(self.graph, self.fused)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one forward pass for one sample."""
+        return self.costs.macs
+
+    def plan(self, batch: int, dtype: str = "fp32") -> MemoryPlan:
+        """Memory of a training step on the fused kernels; dtype: ``fp32``, ``bf16``, ``fp16``."""
+        return plan(self.fused, batch, COMPUTE_BYTES[dtype])
+
+    def table(self, batch: int | None = None, dtype: str = "fp32", flat: bool = False) -> str:
+        """The table of `convdsl compile` as plain text.
+
+        batch: adds the training-memory plan. flat: every repetition in rows of its own.
+        """
+        memory = None if batch is None else self.plan(batch, dtype)
+        return table(
+            self.costs, PLAIN, file=self.source.name, dtype=dtype, flat=flat, plan=memory
+        )
+
+    def to_json(self, batch: int | None = None, dtype: str = "fp32") -> str:
+        """The report as JSON text (schema: docs/report.schema.json); byte-stable."""
+        return report(
+            self.costs,
+            version=__version__,
+            file=self.source.name,
+            dtype=dtype,
+            warnings=self.warnings,
+            plan=None if batch is None else self.plan(batch, dtype),
+        )
+
+    def to_dict(self, batch: int | None = None, dtype: str = "fp32") -> dict[str, Any]:
+        """`to_json` as a dictionary."""
+        document: dict[str, Any] = json.loads(self.to_json(batch, dtype))
+        return document
 
     def emit(self, stage: str) -> str:
         """The text of a stage: ``ast``, ``ir``, ``fused``, ``triton`` or ``torch``."""

@@ -56,14 +56,26 @@ _add(
 _add(
     "E109",
     "text is not plain UTF-8",
-    "The file holds bytes or invisible characters (NUL, bidirectional controls) no program needs.",
+    "The file holds bytes, invisible characters (NUL, bidirectional controls) or signs that no "
+    "program needs; comments and strings may hold any visible letters.",
 )
 _add("E110", "no network", "A file needs a `net` or one bare chain of layers.")
 _add("E111", "number out of range", "Integers have at most 18 digits, floats must be finite.")
-_add("E112", "name not usable", "Names are at most 100 ASCII letters, digits and underscores.")
+_add(
+    "E112",
+    "name not usable",
+    "Names are at most 100 ASCII letters, digits and underscores, and no word of the language.",
+)
 _add(
     "E113", "unterminated string", "A string ends with the quote that opened it, on the same line."
 )
+_add("E114", "closing bracket without partner", "Nothing is open that this bracket could close.")
+_add(
+    "E115",
+    "chain without `net`",
+    "A file is one bare chain, or statements, and then its chain is written `net NAME = chain`.",
+)
+_add("E116", "missing `,`", "Arguments, parameters and elements of a list are parted by `,`.")
 
 _add("E200", "unknown layer or block", "No layer, block or module has this name.")
 _add(
@@ -114,8 +126,8 @@ _add("E223", "module used at two shapes", "A module has one set of weights, so o
 _add("E224", "output size is not whole", "With --strict, (W-F+2P)/S must be whole.")
 _add(
     "E225",
-    "branches on a layer that takes none",
-    "Only merges such as CONCAT and ADD take branches.",
+    "branches where none belong, or none where they do",
+    "Merges such as CONCAT and ADD take branches in braces, other layers, blocks and modules none.",
 )
 _add("E226", "shape of nothing", "`@.C` is read where no tensor flows, or the axis does not exist.")
 _add("E227", "let not used by the file", "`-D NAME=VALUE` names a let that the file does not have.")
@@ -131,7 +143,7 @@ _add(
 _add(
     "E304",
     "limit reached",
-    "The limits (file size, nesting, layers, imports, elements) guard memory.",
+    "The limits (file size, words, nesting, layers, imports, elements) guard memory and time.",
 )
 
 _add(
@@ -141,10 +153,19 @@ _add(
 )
 _add("W302", "channels look misplaced", "32x32x3 is HxWxC; channels first is written 3@32x32.")
 _add("W303", "repeat binds to one layer", "`CONV-RELU*2` repeats only RELU; use (CONV-RELU)*2.")
-_add("W304", "never used", "The let, block, module, import or tag is defined but not used.")
+_add(
+    "W304",
+    "never used",
+    "The let, block, module, import or tag is defined but not used. A tag that is part of a "
+    "parameter's name counts as used.",
+)
 _add(
     "W305",
     "activation on the logits",
     "A head works on raw scores; an activation before it distorts them.",
 )
-_add("W306", "one layer holds most parameters", "One FC holds 90 % or more of all parameters.")
+_add(
+    "W306",
+    "one layer holds most parameters",
+    "One dense layer of 100,000 parameters or more holds 90 % or more of all parameters.",
+)

@@ -64,8 +64,8 @@ def train(seed: int, options: argparse.Namespace) -> float:
     model = convdsl.load(NETWORK, target=options.target)
     device = next(model.parameters()).device
     steps = options.epochs * -(-len(x) // BATCH)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps)
     show = progress(options.quiet)
     step, start = 0, time.perf_counter()
     for epoch in range(options.epochs):

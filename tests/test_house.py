@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
     "kernels": 0,
+    "_version": 1,
     "source": 1,
     "diagnostics": 1,
     "errors": 1,

@@ -66,6 +66,13 @@ def definition(module: str, name: str) -> Definition:
     return read_module(module).definitions[name]
 
 
+@cache
+def kernel_names() -> frozenset[str]:
+    """Every name defined in ``convdsl.kernels``: a local variable must not hide one."""
+    modules = (path.stem for path in sorted(PACKAGE.joinpath("kernels").glob("*.py")))
+    return frozenset(name for m in modules for name in read_module(f"kernels.{m}").definitions)
+
+
 class Copier:
     """Collects definitions, each once, what is used before what uses it."""
 

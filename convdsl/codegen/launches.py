@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from convdsl.codegen.copy_source import Copier, definition
+from convdsl.codegen.copy_source import Copier, definition, kernel_names
 from convdsl.codegen.epilogue import Epilogue, epilogue
-from convdsl.codegen.header import storage_shape, where
+from convdsl.codegen.header import class_name, storage_shape, where
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Graph, Node, Value
 from convdsl.ir.group import Group
@@ -79,10 +79,14 @@ def local_names(graph: Graph) -> dict[Value, str]:
     values = [*graph.inputs, *(p.value for p in graph.parameters), *graph.cotangents]
     values += [v for node in graph.all_nodes for v in node.outputs]
     taken = {v.name for v in values}
+    name = class_name(graph)
+    hidden = RESERVED | kernel_names() | {name, f"{name}Function", f"{name}Loss"}
     names: dict[Value, str] = {}
     for value in values:
         name = value.name
-        while name in RESERVED or (name != value.name and name in taken):
+        while (
+            name in hidden or name.endswith("_epilogue") or (name != value.name and name in taken)
+        ):
             name += "_"
         names[value] = name
     return names

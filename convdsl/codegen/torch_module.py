@@ -80,6 +80,8 @@ def _names(graph: Graph) -> dict[Value, str]:
     names |= {p.value: f'p["{p.path}"]' for p in graph.parameters}
     users = graph.users()
     results = graph.results()
+    if len(graph.inputs) == 1 and users.get(graph.inputs[0], []) == [*graph.nodes[:1]]:
+        names[graph.inputs[0]] = "x"
     for node, following in zip(graph.nodes, (*graph.nodes[1:], None), strict=True):
         for value in node.outputs:
             plain = users.get(value, []) == [following] and value not in results

@@ -40,6 +40,7 @@ def emit_triton(training: Graph, inference: Graph, source: str) -> TritonText:
     support = Copier()
     support.add("runtime.support", "Network")
     support.add("runtime.triton_support", "check_device")
+    support.add("runtime.triton_support", "refuse_double_backward")
     functions = Writer()
     _infer(inference, functions, kernels)
     functions.line()
@@ -110,7 +111,6 @@ def _function(graph: Graph, out: Writer, kernels: Kernels) -> None:
             out.line(f"return {_tuple([names[o.value] for o in graph.outputs])}")
         out.line()
         out.line("@staticmethod")
-        out.line("@torch.autograd.function.once_differentiable")
         out.call("def backward(", ["ctx", *(names[v] for v in graph.cotangents)], "):")
         with out.indent():
             _backward(graph, out, kernels, names, saved, needed)
@@ -124,6 +124,7 @@ def _backward(
     saved: list[Value],
     needed: set[Value],
 ) -> None:
+    out.line("refuse_double_backward()")
     out.line("n, seed = ctx.n, ctx.seed")
     if saved:
         end = ",) = ctx.saved_tensors" if len(saved) == 1 else ") = ctx.saved_tensors"
@@ -204,9 +205,9 @@ def _loss(graph: Graph, number: int, out: Writer, kernels: Kernels) -> None:
             out.line("return loss")
         out.line()
         out.line("@staticmethod")
-        out.line("@torch.autograd.function.once_differentiable")
         out.line("def backward(ctx, d_loss):")
         with out.indent():
+            out.line("refuse_double_backward()")
             out.line("(d_logits,) = ctx.saved_tensors")
             back = ".permute(0, 3, 1, 2)" if kind.is_map else ""
             out.line(f"return (d_logits * d_loss).to(d_logits.dtype){back}, None")

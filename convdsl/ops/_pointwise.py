@@ -19,7 +19,8 @@ BLOCK = 1024
 
 def pointwise_schedule(node: Node, tail: Tail) -> Schedule:
     """One launch of the 1-D nest; the arithmetic is in its epilogue."""
-    size = f"n * {tail.output.type.elements}"
+    elements = tail.output.type.elements
+    size = f"n * {elements}" if tail.output.type.batched else f"{elements}"
     launch = Launch(
         Nest("pointwise", "pointwise"),
         {
@@ -46,6 +47,7 @@ class Pointwise(Layer):
     derivative: ClassVar[str]  # Triton, of {dy}, {x}, {y} and the fields
     torch: ClassVar[str]  # torch, of {x} and the fields
     has_epilogue = True
+    is_activation = True
 
     def shape(self, *inputs: TensorType) -> TensorType:
         return inputs[0]

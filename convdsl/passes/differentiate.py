@@ -6,10 +6,10 @@ Assumes a verified forward graph. Leaves its nodes untouched. Does not prune: `d
 
 from dataclasses import replace
 
-from convdsl.ops.add import Add
-
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Graph, Value
+from convdsl.ir.op import Layer
+from convdsl.ops.add import Add
 
 
 def differentiate(graph: Graph) -> Graph:
@@ -32,6 +32,7 @@ def differentiate(graph: Graph) -> Graph:
     for node in reversed(graph.nodes):
         dy = gradients.get(node.output)
         if dy is not None:
+            assert isinstance(node.op, Layer), "the forward graph holds layers only"
             build.origin = node.origin
             for value, gradient in node.op.gradient(node, dy, build).items():
                 contribute(value, gradient)

@@ -36,8 +36,9 @@ def _fuse(nodes: Sequence[Node], users: dict[Value, list[Node]], results: set[Va
         if id(node) in taken or not node.op.has_epilogue:
             continue
         chain = _grow(node, place, taken, users, results)
-        taken.update(id(member) for member in chain)
-        groups[id(chain[-1])] = _group(chain, users, results)
+        if len(chain) > 1:
+            taken.update(id(member) for member in chain)
+            groups[id(chain[-1])] = _group(chain, users, results)
     # a group stands where its last member stood: all its operands are defined there, and
     # `_grow` took only members that no other node needs any earlier
     return [groups.get(id(n), n) for n in nodes if id(n) in groups or id(n) not in taken]
@@ -51,14 +52,17 @@ def _grow(
     results: set[Value],
 ) -> list[Node]:
     chain = [anchor]
+    needed_from = len(place)  # the first place where a node outside reads a value of the chain
     while True:
         current = chain[-1].output
         followers = [n for n in users.get(current, []) if id(n) in place]
         if not followers:
             return chain
         nearest = min(followers, key=lambda n: place[id(n)])
-        if id(nearest) in taken:
+        if id(nearest) in taken or place[id(nearest)] > needed_from:
             return chain
+        others = (place[id(n)] for n in followers if n is not nearest)
+        needed_from = min(needed_from, *others, len(place))
         if _can_pool(chain, nearest, users, results):
             return [*chain, nearest]
         if not _is_pointwise(nearest, current):

@@ -19,3 +19,12 @@ def check_device(x: Tensor, kernel: Any) -> None:
         )
     if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ValueError(f"the kernels compute in float32, float16 or bfloat16, not {x.dtype}")
+
+
+def refuse_double_backward() -> None:
+    """RuntimeError inside ``backward(create_graph=True)``: the kernels are differentiated once."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "the fused kernels have no second derivative (create_graph=True): take the plain "
+            "PyTorch view of the same network, module(target='torch')"
+        )

@@ -1,0 +1,19 @@
+"""The group of commands."""
+
+import click
+
+from convdsl import __version__
+from convdsl.cli.check import check
+from convdsl.cli.compile import compile_command
+from convdsl.cli.reference import explain, layers
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="convdsl")
+def commands() -> None:
+    """Describe a convolutional network in one page of text; get its shapes, its costs and fused
+    Triton training code."""
+
+
+for _command in (compile_command, check, explain, layers):
+    commands.add_command(_command)

@@ -1,0 +1,42 @@
+"""Text to a file, whole or not at all."""
+
+import os
+import stat
+from pathlib import Path
+
+import click
+
+
+def write_atomically(path: Path, text: str, source: Path | None = None) -> None:
+    """Write ``text`` as UTF-8 to a temporary file beside ``path`` and rename it into place.
+
+    A link is followed, so it stays a link; a device or a pipe is written to as it is. Raises
+    click.UsageError if ``path`` is the file compiled, click.ClickException if writing fails.
+    """
+    try:
+        if source is not None and path.exists() and path.samefile(source):
+            raise click.UsageError(f"-o {path} would overwrite the program itself.")
+        data = text.encode("utf-8", "backslashreplace")
+        target = path.resolve()
+        if target.exists() and not target.is_file() and not target.is_dir():
+            target.write_bytes(data)
+        else:
+            _replace(target, data)
+    except OSError as error:
+        raise click.ClickException(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _replace(target: Path, data: bytes) -> None:
+    temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,166 @@
+"""Layers with their inputs -> typed nodes, values and parameters of the growing graph.
+
+Inserts the flattening layer before layers that need a vector, warns of windows that drop rows or
+columns, and turns a ShapeError into a finding at the argument that caused it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from keyword import iskeyword
+from math import prod
+
+from convdsl.diagnostics import Diagnostic, Label
+from convdsl.ir.builder import Builder
+from convdsl.ir.graph import Node, Origin, Parameter, Value
+from convdsl.ir.op import Layer, ParameterSpec, ShapeError
+from convdsl.ir.types import Notation, TensorType
+from convdsl.lower.budget import Budget, exceeded
+from convdsl.lower.findings import Failed, Findings
+from convdsl.lower.layers import flattening
+from convdsl.lower.merge import Branch, disagreement
+from convdsl.lower.window import dropped
+from convdsl.source import Span
+
+#: names that expressions of ops and generated code use themselves (see `ir.op` and `ir.launch`)
+RESERVED = frozenset(("torch", "triton", "tl", "F", "n", "seed", "training", "offsets"))
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One use of a layer: its places in the text, where it comes from, and its branches.
+
+    spans: places of its arguments by long name. shared: take parameters that exist already.
+    """
+
+    span: Span
+    name_span: Span
+    spans: Mapping[str, Span]
+    origin: Origin
+    branches: list[Branch]
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an op makes of inputs of certain types; ``lost`` as `window.dropped` says it."""
+
+    outputs: tuple[TensorType, ...]
+    specs: dict[str, ParameterSpec]
+    lost: str | None
+
+
+class Nodes:
+    """The graph under construction."""
+
+    def __init__(
+        self, notation: Notation, strict: bool, budget: Budget, findings: Findings
+    ) -> None:
+        self.notation = notation
+        self.parameters: dict[str, Parameter] = {}
+        self.builder = Builder(set(RESERVED))
+        self.producers: dict[Value, Node] = {}
+        self._strict = strict
+        self._budget = budget
+        self._findings = findings
+        self._known: dict[tuple[Layer, tuple[TensorType, ...]], Facts] = {}
+
+    @property
+    def parameter_count(self) -> int:
+        return len(self.parameters)
+
+    def input(self, name: str, kind: TensorType, span: Span) -> Value:
+        """An input of the network. Raises Failed E304 if it is too large."""
+        self._limit(kind.elements, span)
+        return self.builder.value(identifier(name), kind)
+
+    def layer(self, op: Layer, inputs: list[Value], use: Use) -> Value:
+        """Add ``op``, behind the flattening layer if it needs one.
+
+        Raises Failed with the finding if the op does not fit its inputs or is too large.
+        """
+        if op.flattens and not inputs[0].type.is_vector:
+            inputs = [self._add(flattening(), inputs, use, f"{use.origin.path}.flatten")]
+        try:
+            return self._add(op, inputs, use, use.origin.path)
+        except ShapeError as error:
+            labels: tuple[Label, ...] = (Label(use.spans.get(error.argument or "", use.span)),)
+            if use.branches:
+                labels = (Label(use.name_span), *disagreement(use.branches, self.notation))
+            raise Failed(shape_problem(error, op.name, labels, self.notation)) from None
+
+    def _add(self, op: Layer, inputs: list[Value], use: Use, path: str) -> Value:
+        self._budget.layer(use.span, use.origin.frames)
+        facts = self._facts(op, tuple(value.type for value in inputs))
+        if facts.lost is not None:
+            self._findings.add(self._inexact(facts.lost, use))
+        for kind in facts.outputs:
+            self._limit(kind.elements, use.span)
+        for spec in facts.specs.values():
+            self._limit(prod(spec.shape), use.span)
+        parameters = tuple(
+            self._parameter(f"{path}.{name}", spec, use.shared).value
+            for name, spec in facts.specs.items()
+        )
+        name = identifier(path)
+        # What a layer gives beside its result is for its own gradient, such as a pooling's index.
+        outputs = tuple(
+            self.builder.value(f"{name}_index" if number else name, kind)
+            for number, kind in enumerate(facts.outputs)
+        )
+        node = Node(op, tuple(inputs), parameters, outputs, use.origin)
+        self.builder.nodes.append(node)
+        self.producers[outputs[0]] = node
+        return outputs[0]
+
+    def _facts(self, op: Layer, types: tuple[TensorType, ...]) -> Facts:
+        """What the op says of inputs of these types; repeats ask the same again and again."""
+        known = self._known.get((op, types))
+        if known is None:
+            outputs = op.infer(*types)  # first: it raises ShapeError where the others may not work
+            lost = dropped(op.window(*types), types[0])
+            known = self._known[op, types] = Facts(outputs, op.parameters(*types), lost)
+        return known
+
+    def _parameter(self, path: str, spec: ParameterSpec, shared: bool) -> Parameter:
+        if shared and path in self.parameters:
+            return self.parameters[path]
+        value = self.builder.value(identifier(path), TensorType(spec.shape, batched=False))
+        self.parameters[path] = Parameter(path, value, spec.initializer, spec.permute)
+        return self.parameters[path]
+
+    def _limit(self, elements: int, span: Span) -> None:
+        limit = self._budget.limits.elements
+        if elements > limit:
+            raise Failed(exceeded("elements in one tensor", limit, span))
+
+    def _inexact(self, lost: str, use: Use) -> Diagnostic:
+        return Diagnostic(
+            "E224" if self._strict else "W301",
+            lost,
+            (Label(use.span),),
+            use.origin.frames,
+            "choose F, S and P so that (W-F+2P)/S is whole, or round up where the layer can",
+        )
+
+
+def shape_problem(
+    error: ShapeError, name: str, labels: tuple[Label, ...], notation: Notation
+) -> Diagnostic:
+    """The finding for a ShapeError of the layer or head ``name``, in the file's notation."""
+    values = {
+        key: notation.show(value) if isinstance(value, TensorType) else value
+        for key, value in error.values.items()
+    }
+    message = error.message.format(**values)
+    if name not in message:
+        message = f"{name}: {message}"
+    help = error.help.format(**values) if error.help else None
+    return Diagnostic(error.code, message, labels, help=help)
+
+
+def identifier(path: str) -> str:
+    """A path as a name of a value: dots become underscores, and no keyword is left."""
+    name = path.replace(".", "_")
+    if iskeyword(name):
+        return f"{name}_"
+    return f"_{name}" if name[0].isdigit() else name

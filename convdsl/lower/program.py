@@ -1,0 +1,205 @@
+"""A Program -> its graph: inputs, then the net, then further outputs, then the lints.
+
+Checks names before anything is expanded, and stops there only if a block is recursive.
+"""
+
+from pathlib import Path
+
+from convdsl.diagnostics import CompileError, Diagnostic, Label
+from convdsl.ir.graph import Graph, Output
+from convdsl.ir.graph import Value as Tensor
+from convdsl.ir.types import Notation
+from convdsl.lower.budget import Budget, Exhausted
+from convdsl.lower.check import Checker
+from convdsl.lower.evaluate import Unknown, Value, Word
+from convdsl.lower.expand import Expander
+from convdsl.lower.findings import Failed, Findings, Poisoned, failure, suggestion
+from convdsl.lower.heads import attach
+from convdsl.lower.imports import Importer
+from convdsl.lower.lints import lint_graph, lint_unit
+from convdsl.lower.nodes import Nodes, identifier
+from convdsl.lower.options import Lowered, Options, Uses
+from convdsl.lower.scope import POISON, Flow, Scope, Tags
+from convdsl.lower.scope import Path as Names
+from convdsl.lower.shapes import notation_of, tensor_type
+from convdsl.lower.unit import Unit, collect
+from convdsl.lower.walk import expressions, operators, walk
+from convdsl.source import Source, Span
+from convdsl.syntax import ast
+
+#: names of what the file leaves without one
+INPUT, OUTPUT = "x", "output"
+_OUTSIDE = Span(Source("<command line>", ""), 0, 0)
+
+
+def lower(program: ast.Program, options: Options | None = None) -> Lowered:
+    """The typed graph of ``program``.
+
+    Raises CompileError with every finding if one of them is an error.
+    """
+    options = options or Options()
+    findings = Findings(options.limits.errors)
+    try:
+        return _Lowering(program, options, findings).run()
+    except Exhausted as exhausted:
+        raise CompileError((*findings.errors, exhausted.diagnostic)) from None
+
+
+class _Lowering:
+    """One run of `lower`."""
+
+    def __init__(self, program: ast.Program, options: Options, findings: Findings) -> None:
+        self.options = options
+        self.findings = findings
+        folder = options.root
+        if folder is not None and Path(program.source.name).is_file():
+            folder = Path(program.source.name).resolve().parent
+        self.importer = Importer(options.root, options.limits, findings)
+        statements = (*options.defaults, *program.statements)
+        program = ast.Program(program.source, statements)
+        lets = {name: _word(value) for name, value in options.lets.items()}
+        self.unit = collect(program, folder, lets, options.limits, findings)
+        self.lets = lets
+
+    def run(self) -> Lowered:
+        unit, findings, options = self.unit, self.findings, self.options
+        here = Path(unit.program.source.name)
+        own = (here.resolve(),) if unit.folder is not None and here.is_file() else ()
+        self.importer.follow(unit, own)
+        self._lets()
+        checker = Checker(options.limits, findings)
+        for other in self.importer.units.values():
+            checker.unit(other, root=False)
+        checker.unit(unit, root=True)
+        if any(error.code == "E209" for error in findings.errors):
+            findings.raise_errors()
+
+        shape = options.inputs or (unit.inputs[0].shape if unit.inputs else None)
+        notation = notation_of(shape) if shape else Notation.HWC
+        budget = Budget(options.limits)
+        nodes = Nodes(notation, options.strict, budget, findings)
+        top = Names()
+        tags = Tags()
+        expander = Expander(unit, nodes, budget, findings, tags, top)
+        start, inputs = self._inputs(nodes, tags)
+        outputs = self._outputs(expander, start)
+        findings.raise_errors()
+        lint_unit(unit, expander.naming, findings)
+
+        main = next(net for _, net in unit.nets if net.keyword == "net")
+        graph = Graph(
+            identifier(main.name or "net"),
+            notation,
+            inputs,
+            tuple(nodes.parameters.values()),
+            tuple(nodes.builder.nodes),
+            outputs,
+        )
+        lint_graph(graph, findings)
+        uses = Uses(
+            {n: v for n, v in unit.lets.items() if not isinstance(v, Unknown)},
+            tuple(self.importer.units),
+        )
+        return Lowered(graph, findings.warnings, uses)
+
+    def _lets(self) -> None:
+        """A bare chain takes its free names from `-D`; anything else must have the let."""
+        unit = self.unit
+        known = set(unit.lets)
+        statements = [s for s in unit.program.statements if not isinstance(s, ast.Default)]
+        if len(statements) == len(unit.nets) == 1 and unit.nets[0][1].name is None:
+            known = _names(unit)
+            unit.lets.update({n: v for n, v in self.lets.items() if n in known})
+        for name in self.lets.keys() - known:
+            names = ", ".join(sorted(known)[:8])
+            help = suggestion(name, known) or (f"it has {names}" if names else "it has none")
+            self.findings.add(Diagnostic("E227", f"the file has no let `{name}`", help=help))
+
+    def _inputs(self, nodes: Nodes, tags: Tags) -> tuple[Flow, tuple[Tensor, ...]]:
+        """The inputs, entered as tags if they are named; and what a chain starts from."""
+        declared = list({i.name: (i.name, i.shape) for i in reversed(self.unit.inputs)}.values())
+        declared.reverse()  # of two with one name the first, the second is reported by `check`
+        override = self.options.inputs
+        if override is not None and len(declared) > 1:
+            self.findings.add(
+                failure(
+                    "E221", "the program has several inputs, --input gives one", override.span
+                ).diagnostic
+            )
+        elif override is not None:
+            declared = [(declared[0][0] if declared else None, override)]
+        made: list[Tensor] = []
+        for name, shape in declared:
+            flow: Flow = POISON
+            try:
+                flow = nodes.input(name or INPUT, tensor_type(shape), shape.span)
+                made.append(flow)
+                if name:
+                    tags.bind(name, flow, shape.span)
+            except Failed as failed:
+                self.findings.add(failed.diagnostic)
+                if name and failed.diagnostic.code != "E207":
+                    tags.bind(name, POISON, shape.span)
+        if len(declared) == 1:
+            return (made[0] if made else POISON), tuple(made)
+        if not declared:
+            self._no_input()
+            return POISON, ()
+        return None, tuple(made)
+
+    def _no_input(self) -> None:
+        for _, net in self.unit.nets:
+            self.findings.add(
+                failure(
+                    "E221",
+                    "the size of the input is not known",
+                    net.chain.items[0].span,
+                    "write `input 32x32x3` above the net, or call with --input 32x32x3",
+                ).diagnostic
+            )
+            return
+
+    def _outputs(self, expander: Expander, start: Flow) -> tuple[Output, ...]:
+        """The net first: outputs may refer to its tags wherever they stand."""
+        unit = self.unit
+        nets = sorted(unit.nets, key=lambda entry: entry[1].keyword != "net")
+        if not nets or nets[0][1].keyword != "net":
+            labels = (Label(Span(unit.program.source, 0, 0)),)
+            help = "write `net = ...` or one chain of layers"
+            self.findings.add(Diagnostic("E110", "the file has no net", labels, help=help))
+        outputs: list[Output] = []
+        tags = Tags(expander.inputs)
+        for position, net in nets:
+            is_main = net.keyword == "net"
+            path = expander.top
+            name = OUTPUT if is_main or net.name is None else net.name
+            try:
+                if not is_main:
+                    path = path.child(path.tagged(name, net.span))
+                scope = Scope(unit, position, unit.lets, tags if is_main else Tags(tags), path)
+                flow = expander.chain(net.chain, start, scope)
+                value = expander.need(flow, net.chain.span)
+                head = attach(net.head, value, expander, scope) if net.head else None
+            except Failed as failed:
+                self.findings.add(failed.diagnostic)
+            except Poisoned:
+                pass
+            else:
+                outputs.append(Output(name, value, head))
+        return tuple(outputs)
+
+
+def _word(value: Value) -> Value:
+    """A word given from outside, as one that no name binds."""
+    if isinstance(value, str) and not isinstance(value, Word):
+        return Word.at(value, _OUTSIDE)
+    return value
+
+
+def _names(unit: Unit) -> set[str]:
+    """Names the expressions of a bare chain read."""
+    nodes: list[object] = [net.head for _, net in unit.nets]
+    nodes += [seen.node for _, net in unit.nets for seen in walk(net.chain)]
+    nodes += [line for lines in unit.defaults.values() for _, line in lines]
+    parts = (part for node in nodes for expr in expressions(node) for part in operators(expr))
+    return {part.id for part in parts if isinstance(part, ast.Name)}

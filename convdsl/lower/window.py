@@ -1,0 +1,39 @@
+"""The rows and columns a sliding window never reaches, because (W-F+2P)/S is not whole."""
+
+from math import floor
+
+from convdsl.ir.op import Window
+from convdsl.ir.types import TensorType
+
+_AXES = {1: ("position",), 2: ("row", "column")}
+
+
+def dropped(window: Window | None, x: TensorType) -> str | None:
+    """What is left out of ``x``, with the fraction: ``(7-3+0)/3+1 = 2.33: drops 1 column``.
+
+    None if nothing is, or if the window rounds up. Axes with the same numbers share one fraction.
+    """
+    if window is None or window.everything or window.ceil:
+        return None
+    words = _AXES.get(len(x.spatial), ())
+    by_fraction: dict[str, list[str]] = {}
+    # Columns first: the lectures' formula speaks of the width.
+    for axis, word in reversed(list(enumerate(words))):
+        pads, stride = sum(window.padding[axis]), window.stride[axis]
+        extent = window.dilation[axis] * (window.kernel[axis] - 1) + 1
+        room = x.spatial[axis] - extent + pads
+        if room < 0 or room % stride == 0:
+            continue
+        size = _hundredths(room, stride)
+        count = room % stride
+        noun = word if count == 1 else f"{word}s"
+        fraction = f"({x.spatial[axis]}-{extent}+{pads})/{stride}+1 = {size}"
+        by_fraction.setdefault(fraction, []).append(f"{count} {noun}")
+    parts = [f"{fraction}: drops {' and '.join(lost)}" for fraction, lost in by_fraction.items()]
+    return "; ".join(parts) or None
+
+
+def _hundredths(room: int, stride: int) -> str:
+    """room/stride + 1, rounded down so that it never looks whole."""
+    text = f"{floor(room * 100 / stride) / 100 + 1:.2f}"
+    return text if not text.endswith("0") or text.endswith(".00") else text[:-1]

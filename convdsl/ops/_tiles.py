@@ -1,0 +1,83 @@
+"""Static choice of tiles, warps and pipeline stages for the matrix-product loop nests.
+
+A choice depends on shapes alone, never on the batch or the device: wide tiles where the product is
+wide, narrow ones where too few programs would leave most of a large GPU idle.
+"""
+
+from dataclasses import dataclass
+
+#: images a batch is taken to have, where only the choice of tiles depends on it
+TYPICAL_BATCH = 64
+#: programs that keep a large GPU busy: two for each of about 132 multiprocessors
+PROGRAMS = 264
+#: most stretches the pixels of a weight gradient are cut into
+MOST_SPLITS = 128
+#: shortest stretch worth a program, in pixels
+SHORTEST_SPLIT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Rows, columns and contraction depth (in 16-bit elements) of one step of a program."""
+
+    m: int
+    n: int
+    k: int
+    warps: int
+    stages: int
+
+
+def power_of_two(size: int) -> int:
+    """The least power of two >= ``size``."""
+    return 1 << (size - 1).bit_length()
+
+
+def product_tile(rows: int, columns: int, block_k: int, programs: int = 1) -> Tile:
+    """For a product of rows x columns, of which ``programs`` run side by side."""
+    n = _side(columns)
+    m = min(128, max(16, power_of_two(rows)))
+    while m > 64 and -(-rows // m) * -(-columns // n) * programs < PROGRAMS:
+        m //= 2
+    return Tile(m, n, block_k, warps=8 if m == 128 else 4, stages=3)
+
+
+def weight_gradient_tile(filters: int, columns: int) -> Tile:
+    """For a result of filters x (taps * channels), contracted over the pixels of the batch."""
+    m, n = _side(filters), _side(columns)
+    return Tile(m, n, 64, warps=8 if m * n == 128 * 128 else 4, stages=3)
+
+
+def splits(tiles: int, pixels: int) -> int:
+    """Stretches to cut the ``pixels`` into when one stretch has ``tiles`` programs.
+
+    A power of two, so that the partial sums are added as one tree.
+    """
+    most = min(MOST_SPLITS, max(1, pixels // SHORTEST_SPLIT), -(-PROGRAMS // tiles))
+    return power_of_two(most)
+
+
+def depth_block(depth: int) -> int:
+    """Contraction block: the widest of 64, 32, 16 that divides ``depth``, else one that fits."""
+    for block in (64, 32, 16):
+        if depth % block == 0:
+            return block
+    return min(64, max(16, power_of_two(depth)))
+
+
+def tap_block(channels: int, taps: int) -> int:
+    """Contraction block over taps * channels: inside one tap if the channels allow 32 or more.
+
+    Else it runs across taps, and is short where channels are too odd to be loaded as vectors.
+    """
+    for block in (64, 32):
+        if channels % block == 0:
+            return block
+    return min(64 if channels % 8 == 0 else 32, max(16, power_of_two(taps * channels)))
+
+
+def _side(size: int) -> int:
+    """A block for ``size`` rows or columns: at most 128, with a quarter of overhang at most."""
+    block = min(128, max(16, power_of_two(size)))
+    while block > 32 and -(-size // block) * block > 1.25 * size:
+        block //= 2
+    return block

@@ -1,0 +1,1 @@
+"""`.cnn` text to the abstract syntax tree."""

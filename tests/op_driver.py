@@ -1,0 +1,118 @@
+"""Runs layers forward and backward, by their kernels or by their torch references.
+
+A pointwise op has no arithmetic in its nest: its expression is written to a file as an epilogue,
+since Triton reads the source of the functions it runs.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convdsl.ir.builder import Builder
+from convdsl.ir.graph import Node, Value
+from convdsl.ir.op import Layer, Op
+from tests.kernel_driver import meaning, node_of, run
+
+_FOLDER = tempfile.TemporaryDirectory()
+
+
+@cache
+def epilogue_of(op: Op, operands: int) -> Any:
+    """A jit function of the pointwise nest's epilogue; operands after the first come in aux."""
+    names = ["acc", *(f"operand_{i}" for i in range(1, operands))]
+    lines = ["import triton", "import triton.language as tl"]
+    lines += [f"from convdsl.kernels.{h.module} import {h.function}" for h in op.helpers]
+    lines += ["@triton.jit", "def epilogue(acc, offsets, mask, aux, seed):"]
+    lines += [
+        f"    {name} = tl.load(aux[{i}] + offsets, mask=mask, other=0.0).to(tl.float32)"
+        for i, name in enumerate(names[1:])
+    ]
+    lines.append(f"    return {op.expression(*names)}")
+    path = Path(_FOLDER.name) / f"epilogue_{len(list(Path(_FOLDER.name).iterdir()))}.py"
+    path.write_text("\n".join(lines) + "\n")
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.epilogue
+
+
+def kernels(op: Op, *inputs: Tensor, parameters: Sequence[Tensor] = (), seed: int = 0) -> Any:
+    """All outputs of ``op`` as its kernels compute them, in the dtype of the first input."""
+    if op.is_view:
+        return meaning(op, *inputs, *parameters)
+    if op.expression(*(f"t{i}" for i in range(len(inputs)))) is None:
+        return run(op, *inputs, parameters=parameters, seed=seed)
+    epilogue = epilogue_of(op, len(inputs))
+    return run(op, *inputs, epilogue=epilogue, aux=inputs[1:], seed=seed)
+
+
+def reference(op: Op, *inputs: Tensor, parameters: Sequence[Tensor] = (), seed: int = 0) -> Any:
+    """All outputs of ``op`` by its torch reference, in evaluation."""
+    return meaning(op, *inputs, *parameters, training=False, seed=seed)
+
+
+def forward_backward(
+    layer: Layer,
+    inputs: Sequence[Tensor],
+    dy: Tensor,
+    *,
+    parameters: Sequence[Tensor] = (),
+    same: bool = False,
+    by: Any = kernels,
+    seed: int = 0,
+) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    """(outputs, gradients of inputs and parameters), worked out ``by`` kernels or reference.
+
+    same: all inputs are one value of the graph, so there is one gradient for them.
+    """
+    node = node_of(layer, inputs, parameters)
+    if same:
+        one = (node.inputs[0],) * len(inputs)
+        node = Node(layer, one, node.parameters, node.outputs)
+    outputs = by(layer, *inputs, parameters=parameters, seed=seed)
+    table: dict[Value, Tensor] = dict(zip(node.operands, (*inputs, *parameters), strict=True))
+    table |= dict(zip(node.outputs, outputs, strict=True))
+    build = Builder({value.name for value in table})
+    cotangent = build.value("dy", node.output.type)
+    table[cotangent] = dy
+    gradients = layer.gradient(node, cotangent, build)
+    for step in build.nodes:
+        made = by(
+            step.op,
+            *(table[v] for v in step.inputs),
+            parameters=[table[v] for v in step.parameters],
+            seed=seed,
+        )
+        for value, tensor in zip(step.outputs, made, strict=True):
+            assert tuple(tensor.shape[1:] if value.type.batched else tensor.shape) == (
+                value.type.shape
+            )
+            table[value] = tensor
+    wanted = dict.fromkeys(node.operands)
+    return outputs, [table[gradients[v]] for v in wanted if v in gradients]
+
+
+def autograd(layer: Layer, inputs: Sequence[Tensor], dy: Tensor) -> list[Tensor]:
+    """Gradients of a layer without parameters by torch, in float64."""
+    leaves = [x.double().requires_grad_() for x in inputs]
+    y = reference(layer, *leaves)[0]
+    return list(torch.autograd.grad(y, leaves, dy.double()))
+
+
+def error(ours: Tensor, theirs: Tensor) -> float:
+    """Largest deviation relative to max(1, |theirs|); equal infinities and NaNs deviate by 0."""
+    ours, theirs = ours.double(), theirs.double()
+    assert ours.shape == theirs.shape
+    difference = torch.where(
+        (ours == theirs) | (ours.isnan() & theirs.isnan()),
+        0.0,
+        (ours - theirs).abs() / theirs.abs().clamp_min(1.0),
+    )
+    return difference.nan_to_num(float("inf")).max().item() if difference.numel() else 0.0

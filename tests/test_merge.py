@@ -1,0 +1,127 @@
+"""ADD, CONCAT and ID against torch: kernels, gradients of repeated branches, refusals."""
+
+import pytest
+import torch
+
+from convdsl.ir.builder import Builder
+from convdsl.ir.op import ShapeError
+from convdsl.ir.types import DType, Notation, TensorType
+from convdsl.ops.add import Add
+from convdsl.ops.concat import Concat, Slice
+from convdsl.ops.conv import Conv
+from convdsl.ops.identity import Identity
+from tests.kernel_driver import node_of
+from tests.op_driver import autograd, error, forward_backward, kernels, reference
+
+
+def tensors(*shapes):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+CASES = [
+    (Add(), [(2, 3, 4, 5)] * 2),
+    (Add(), [(3, 10)] * 4),
+    (Add(), [(0, 3, 4, 5)] * 2),
+    (Concat(), [(2, 3, 4, 5), (2, 1, 4, 5), (2, 130, 4, 5)]),
+    (Concat(), [(3, 10), (3, 1)]),
+    (Concat(), [(2, 3, 7), (2, 4, 7)]),
+    (Concat(), [(0, 3, 4, 5), (0, 2, 4, 5)]),
+    (Identity(), [(2, 3, 4, 5)]),
+]
+
+
+@pytest.mark.parametrize("layer, shapes", CASES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_kernels_agree_with_torch(layer, shapes, dtype):
+    inputs = [x.to(dtype) for x in tensors(*shapes)]
+    (expected,) = reference(layer, *(x.double() for x in inputs))
+    kinds = [TensorType(shape[1:]) for shape in shapes]
+    assert layer.shape(*kinds).shape == expected.shape[1:]
+    dy = torch.randn_like(expected).to(dtype)
+    (y,), gradients = forward_backward(layer, inputs, dy)
+    assert error(y, expected) < (1e-6 if dtype is torch.float32 else 2e-3)
+    theirs = autograd(layer, inputs, dy)
+    assert len(gradients) == len(theirs) == len(shapes)
+    for ours, other in zip(gradients, theirs, strict=True):
+        assert error(ours, other) == 0.0
+
+
+@pytest.mark.parametrize("layer", [Add(), Concat()], ids=str)
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_value_merged_with_itself_gets_every_share(layer, times):
+    (x,) = tensors((2, 3, 4, 5))
+    leaf = x.double().requires_grad_()
+    (y,) = reference(layer, *[leaf] * times)
+    dy = torch.randn_like(y).float()
+    (expected,) = torch.autograd.grad(y, leaf, dy.double())
+    outputs, gradients = forward_backward(layer, [x] * times, dy, same=True)
+    assert error(outputs[0], y.detach()) < 1e-6
+    assert len(gradients) == 1
+    assert error(gradients[0], expected) < 1e-6
+
+
+@pytest.mark.parametrize("layer", [Add(), Identity()], ids=str)
+def test_gradient_of_distinct_branches_costs_no_node(layer):
+    inputs = tensors(*[(2, 3)] * (2 if layer == Add() else 1))
+    node, build = node_of(layer, inputs), Builder()
+    dy = build.value("dy", node.output.type)
+    assert layer.gradient(node, dy, build) == dict.fromkeys(node.inputs, dy)
+    assert build.nodes == []
+
+
+def test_add_also_sums_gradients_of_parameters():
+    kind = TensorType((4, 3), DType.FLOAT32, batched=False)
+    assert Add().infer(kind, kind) == (kind,)
+
+
+def test_slice_takes_channels():
+    (x,) = tensors((2, 6, 3, 4))
+    (y,) = kernels(Slice(1, 4), x)
+    assert torch.equal(y, x[:, 1:5])
+    assert torch.equal(reference(Slice(1, 4), x)[0], y)
+
+
+def refusal(layer, *shapes):
+    with pytest.raises(ShapeError) as raised:
+        layer.shape(*(TensorType(shape) for shape in shapes))
+    shown = {
+        name: Notation.HWC.show(value) if isinstance(value, TensorType) else value
+        for name, value in raised.value.values.items()
+    }
+    assert raised.value.code == "E210"
+    return raised.value.message.format(**shown), raised.value.help
+
+
+def test_add_names_all_shapes_and_a_fix():
+    message, help = refusal(Add(), (512, 28, 28), (256, 56, 56))
+    assert message == "ADD branches disagree: 28x28x512 and 56x56x256"
+    assert help == "project the other branch: CONV(512, F=1, S=2, P=0)"
+
+
+@pytest.mark.parametrize(
+    "shapes, help",
+    [
+        (((6, 5, 5), (8, 5, 5)), "project the other branch: CONV(6, F=1, P=0)"),
+        (((6, 5, 5), (6, 7, 7)), "make the strides and paddings of the branches agree"),
+        (((6, 4, 4), (6, 8, 4)), "make the strides and paddings of the branches agree"),
+        (((10,), (12,)), "end the other branch in FC(10)"),
+        (((6, 5, 5), (150,)), "end the other branch in FC(150)"),
+    ],
+)
+def test_the_fix_fits_the_shapes(shapes, help):
+    assert refusal(Add(), *shapes)[1] == help
+
+
+def test_the_projection_offered_works():
+    projection = Conv(512, (1, 1), (2, 2), ((0, 0), (0, 0)))
+    assert projection.shape(TensorType((256, 56, 56))) == TensorType((512, 28, 28))
+    odd = Conv(8, (1, 1), (2, 2), ((0, 0), (0, 0)))
+    assert odd.shape(TensorType((4, 8, 8))) == TensorType((8, 4, 4))
+
+
+def test_concat_names_all_shapes():
+    message, help = refusal(Concat(), (3, 4, 4), (5, 4, 4), (3, 2, 2))
+    assert message.endswith("disagree in height or width: 4x4x3, 4x4x5 and 2x2x3")
+    assert help
+    refusal(Concat(), (3, 4, 4), (48,))

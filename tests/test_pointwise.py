@@ -1,0 +1,103 @@
+"""Activations against torch in float64: values, derivatives, extremes, NaN."""
+
+import pytest
+import torch
+
+from convdsl.ir.arguments import ArgumentError
+from convdsl.ir.op import LAYERS, Layer
+from convdsl.ir.types import TensorType
+from convdsl.ops._pointwise import Pointwise, PointwiseGradient
+from convdsl.ops.elu import Elu
+from convdsl.ops.leaky_relu import LeakyRelu
+from tests.op_driver import autograd, error, forward_backward, kernels, reference
+
+INF = float("inf")
+ACTIVATIONS: list[Layer] = [
+    layer() for layer in LAYERS.values() if issubclass(layer, Pointwise) and layer.is_activation
+]
+ACTIVATIONS += [LeakyRelu(0.2), LeakyRelu(0.0), Elu(0.5), Elu(0.0)]
+
+
+def title(layer):
+    return repr(layer)
+
+
+def points() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    near_zero = torch.linspace(-1e-3, 1e-3, 101)
+    tiny = torch.tensor([1e-30, -1e-30, 1e-8, -1e-8, 0.0, -0.0, 0.35, -0.35])
+    far = torch.tensor([20.0, -20.0, 87.0, -87.0, 89.0, -89.0, 100.0, -100.0, 1e4, -1e4])
+    middle = 4 * torch.randn(300, generator=generator)
+    return torch.cat([near_zero, tiny, far, middle])[None]
+
+
+def test_every_activation_is_covered():
+    assert {"RELU", "LEAKY_RELU", "ELU", "SIGMOID", "TANH", "SWISH"} <= {
+        layer.name for layer in ACTIVATIONS
+    }
+
+
+@pytest.mark.parametrize("layer", ACTIVATIONS, ids=title)
+def test_values_are_accurate_to_a_few_units_in_the_last_place(layer):
+    x = points()
+    (y,) = kernels(layer, x)
+    (expected,) = reference(layer, x.double())
+    # relative to the value itself, so also near 0, where the underflow of exp is far away
+    relative = (y.double() - expected).abs() / expected.abs().clamp_min(1e-30)
+    assert relative.max() < 1e-6
+
+
+@pytest.mark.parametrize("layer", ACTIVATIONS, ids=title)
+def test_derivatives(layer):
+    x = points()
+    x = x[x != 0.0][None]  # a kink's derivative is checked below
+    dy = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    _, (dx,) = forward_backward(layer, [x], dy)
+    (expected,) = autograd(layer, [x], dy)
+    assert error(dx, expected) < 2e-6
+    _, (by_reference,) = forward_backward(layer, [x.double()], dy.double(), by=reference)
+    assert error(by_reference, expected) < 1e-12
+
+
+@pytest.mark.parametrize("layer", ACTIVATIONS, ids=title)
+def test_derivative_at_zero_is_torchs(layer):
+    x, dy = torch.tensor([[0.0, -0.0]]), torch.tensor([[3.0, -2.0]])
+    _, (dx,) = forward_backward(layer, [x], dy)
+    assert error(dx, autograd(layer, [x], dy)[0]) < 1e-7
+
+
+@pytest.mark.parametrize("layer", ACTIVATIONS, ids=title)
+def test_infinities_and_nan(layer):
+    x = torch.tensor([[INF, -INF, float("nan")]])
+    (y,) = kernels(layer, x)
+    assert error(y, reference(layer, x)[0]) < 1e-6
+    dy = torch.tensor([[2.0, 2.0, 2.0]])
+    _, (dx,) = forward_backward(layer, [x], dy)
+    _, (expected,) = forward_backward(layer, [x.double()], dy.double(), by=reference)
+    assert error(dx, expected) < 1e-6
+
+
+@pytest.mark.parametrize("layer", ACTIVATIONS, ids=title)
+@pytest.mark.parametrize("shape", [(0, 7), (1, 1), (3, 5, 4, 6), (2, 3, 9)], ids=str)
+def test_shapes_and_half_precision(layer, shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(2)).half()
+    assert layer.shape(TensorType(shape[1:])).shape == shape[1:]
+    (y,), (dx,) = forward_backward(layer, [x], torch.ones_like(x))
+    assert y.dtype is torch.float16 and y.shape == shape
+    assert error(y, reference(layer, x.double())[0]) < 1e-3
+    assert error(dx, autograd(layer, [x], torch.ones_like(x))[0]) < 2e-3
+
+
+@pytest.mark.parametrize("layer", ACTIVATIONS, ids=title)
+def test_needs_only_output_tells_what_is_saved(layer):
+    gradient = PointwiseGradient(layer)
+    assert gradient.needs_only_output == (layer.name != "SWISH")
+    assert len([key for key in ("{x}", "{y}") if key in layer.derivative]) == 1
+
+
+@pytest.mark.parametrize("name, argument", [("LEAKY_RELU", "slope"), ("ELU", "alpha")])
+def test_negative_factors_are_refused(name, argument):
+    (spec,) = (s for s in LAYERS[name].arguments() if s.name == argument)
+    assert spec.convert(0) == 0.0
+    with pytest.raises(ArgumentError):
+        spec.convert(-0.1)

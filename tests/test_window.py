@@ -1,0 +1,95 @@
+"""Sizes against windows counted one by one, padding words against the lectures' formulas."""
+
+import itertools
+
+import pytest
+
+from convdsl.ir.op import ShapeError
+from convdsl.ir.types import TensorType
+from convdsl.ops._window import axis_padding, extent, output_size, output_sizes, window_over
+
+
+def count_windows(size, kernel, stride, padding, dilation):
+    """Places where a whole window fits between the ends of the padded input."""
+    last = size + padding[1] - extent(kernel, dilation)
+    return len(range(-padding[0], last + 1, stride))
+
+
+@pytest.mark.parametrize(("stride", "expected"), [(1, 5), (2, 3), (3, 2)])
+def test_seven_wide_filter_three(stride, expected):
+    assert output_size(7, 3, stride, (0, 0)) == expected
+
+
+def test_lecture_figures():
+    assert output_size(7, 3, 1, (1, 1)) == 7
+    assert output_size(32, 5, 1, (2, 2)) == 32
+    assert output_size(227, 11, 4, (0, 0)) == 55
+    assert output_size(55, 3, 2, (0, 0)) == 27
+    assert output_size(224, 7, 2, (3, 3)) == 112
+    assert output_size(224, 7, 2, axis_padding("half", 224, 7, 2)) == 112
+
+
+def test_floor_sizes_are_counted_windows():
+    grid = itertools.product(
+        range(1, 9), (1, 2, 3, 5), (1, 2, 3, 4), ((0, 0), (1, 1), (2, 0)), (1, 2)
+    )
+    for size, kernel, stride, padding, dilation in grid:
+        counted = count_windows(size, kernel, stride, padding, dilation)
+        if counted:
+            assert output_size(size, kernel, stride, padding, dilation) == counted
+        else:
+            with pytest.raises(ShapeError) as caught:
+                output_size(size, kernel, stride, padding, dilation)
+            assert caught.value.code == "E212"
+            caught.value.message.format(**caught.value.values)
+
+
+def test_ceil_sizes_are_torch_s():
+    torch = pytest.importorskip("torch")
+    for size, kernel, stride in itertools.product(range(3, 12), (2, 3), (1, 2, 3)):
+        for pad in range(kernel // 2 + 1):
+            x = torch.zeros(1, 1, size, size)
+            y = torch.nn.functional.max_pool2d(x, kernel, stride, pad, ceil_mode=True)
+            assert output_size(size, kernel, stride, (pad, pad), ceil=True) == y.shape[-1]
+
+
+def test_same_gives_ceil_and_puts_the_odd_zero_at_the_end():
+    for size, kernel, stride, dilation in itertools.product(
+        range(1, 12), (1, 2, 3, 5), (1, 2, 3, 4), (1, 2)
+    ):
+        start, end = axis_padding("same", size, kernel, stride, dilation)
+        assert output_size(size, kernel, stride, (start, end), dilation) == -(-size // stride)
+        assert end - start in (0, 1)
+        needed = stride * -(-size // stride) - size + extent(kernel, dilation) - stride
+        assert start + end == max(0, needed)
+
+
+def test_words():
+    assert axis_padding("half", 9, 5, 2) == (2, 2)
+    assert axis_padding("half", 9, 3, 1, 2) == (2, 2)
+    assert axis_padding("valid", 9, 5, 2) == (0, 0)
+    assert axis_padding("full", 9, 5, 2) == (4, 4)
+    assert axis_padding("full", 9, 3, 1, 2) == (4, 4)
+    assert axis_padding("same", 224, 7, 2) == (2, 3)  # half would be (3, 3)
+
+
+def test_half_needs_an_odd_extent():
+    with pytest.raises(ShapeError) as caught:
+        axis_padding("half", 9, 4, 1)
+    assert caught.value.code == "E222"
+    assert "1.5" in caught.value.message.format(**caught.value.values)
+
+
+def test_window_over_a_map():
+    x = TensorType((3, 9, 7))
+    window = window_over(x, (3, 2), (2, 2), "same")
+    assert window.padding == ((1, 1), (0, 1))
+    assert output_sizes(x, window) == (5, 4)
+    explicit = window_over(x, (3, 3), (1, 1), ((0, 2), (1, 0)))
+    assert output_sizes(x, explicit) == (9, 6)
+
+
+def test_only_maps_have_windows():
+    with pytest.raises(ShapeError) as caught:
+        window_over(TensorType((10,)), (3, 3), (1, 1), "half")
+    assert caught.value.code == "E214"
