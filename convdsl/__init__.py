@@ -1,8 +1,8 @@
 """convdsl: one page of text becomes a convolutional network that trains.
 
-    import convdsl
-    net = convdsl.compile("networks/lenet5.cnn")
-    model = net.module()
+import convdsl
+net = convdsl.compile("networks/lenet5.cnn")
+model = net.module()
 """
 
 from convdsl._version import __version__

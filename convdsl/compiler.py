@@ -29,8 +29,8 @@ from convdsl.passes.plan_memory import MemoryPlan, plan
 from convdsl.report.costs import Costs, measure
 from convdsl.report.document import report
 from convdsl.report.quantities import COMPUTE_BYTES
-from convdsl.report.table import table
 from convdsl.report.render import PLAIN
+from convdsl.report.table import table
 from convdsl.source import Source
 from convdsl.syntax.ast import Program
 from convdsl.syntax.dump import dump
@@ -139,9 +139,7 @@ class Network:
         batch: adds the training-memory plan. flat: every repetition in rows of its own.
         """
         memory = None if batch is None else self.plan(batch, dtype)
-        return table(
-            self.costs, PLAIN, file=self.source.name, dtype=dtype, flat=flat, plan=memory
-        )
+        return table(self.costs, PLAIN, file=self.source.name, dtype=dtype, flat=flat, plan=memory)
 
     def to_json(self, batch: int | None = None, dtype: str = "fp32") -> str:
         """The report as JSON text (schema: docs/report.schema.json); byte-stable."""

@@ -20,6 +20,7 @@ FLOORS = {
     "source": 1,
     "diagnostics": 1,
     "errors": 1,
+    "files": 1,
     "syntax": 2,
     "ir": 2,
     "ops": 3,

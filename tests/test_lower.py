@@ -382,9 +382,47 @@ def test_many_postfixes_and_branches_do_not_exhaust_the_stack() -> None:
     assert len(lowered(f"input 8\nnet a = {nested}").graph.nodes) == 81
 
 
+def test_the_deepest_program_allowed_leaves_room_on_pythons_stack() -> None:
+    sum_ = "(" * 60 + "1" + " + 1)" * 60
+    lines = ["block b0 = FC(" + sum_ + ")"]
+    lines += [f"block b{k} = ADD{{ FC(61) | b{k - 1} }}" for k in range(1, 60)]
+    assert output("\n".join(["input 8", *lines, "net a = b59"])) == "61"
+
+
+def test_many_errors_end_at_a_limit() -> None:
+    net = " - ".join(f"None{k}" for k in range(3000))
+    found = codes(f"input 8\nnet a = {net}")
+    assert found == ["E200"] * 100 + ["E304"]
+
+
+def test_long_conditions_in_long_loops_end_at_a_limit() -> None:
+    test = " and ".join(f"({' + '.join(['1'] * 50)} == 50)" for _ in range(50))
+    assert codes(f"input 8\nnet a = RELU?({test})*9999") == ["E304"]
+
+
 def test_limits_can_be_set() -> None:
     assert codes("input 8\nnet a = RELU*4", limits=Limits(layers=3)) == ["E304"]
 
 
 def test_imports_need_a_root(tmp_path: Path) -> None:
     assert codes('import "b.cnn" (b)\ninput 8\nnet a = b') == ["E301"]
+
+
+def test_dropouts_draw_different_numbers() -> None:
+    graph = lowered("input 8\nnet a = FC(4) - [DROPOUT]*2 - FC(4) - DROPOUT - FC(2)").graph
+    salts = [node.op.salt for node in graph.nodes if hasattr(node.op, "salt")]
+    assert len(set(salts)) == 3
+
+
+def test_names_of_module_attributes_are_kept_free() -> None:
+    import torch
+
+    from convdsl.lower.scope import MODULE_ATTRIBUTES
+    from convdsl.runtime.support import Network
+
+    taken = {*dir(torch.nn.Module()), *dir(Network), "dtype", "layout"}
+    assert {name for name in taken if not name.startswith("_")} <= MODULE_ATTRIBUTES
+    assert paths("input 8\nblock train(n) = FC(n)\nnet a = train(3) - FC(2) as half") == [
+        "train_.fc",
+        "half_",
+    ]

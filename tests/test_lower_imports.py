@@ -94,7 +94,7 @@ def test_nothing_outside_the_root_is_read(tmp_path: Path) -> None:
 def test_only_programs_are_read(tmp_path: Path) -> None:
     (tmp_path / "passwords.txt").write_text("hunter2 hunter2")
     (tmp_path / "alias.cnn").symlink_to(tmp_path / "passwords.txt")
-    for name in ("passwords.txt", "alias.cnn", "/etc/hosts", "."):
+    for name in ("passwords.txt", "alias.cnn", "/etc/hosts", ".", "a" * 5000 + ".cnn"):
         write(tmp_path, main=f'import "{name}" (leak)\ninput 8\nnet n = leak')
         with pytest.raises(CompileError) as caught:
             load(tmp_path)

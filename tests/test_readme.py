@@ -29,8 +29,15 @@ def run(command: str) -> str:
     scripts = str(Path(sys.executable).parent)
     environment = os.environ | {"PATH": scripts + os.pathsep + os.environ["PATH"], "NO_COLOR": "1"}
     done = subprocess.run(
-        command, shell=True, cwd=ROOT, env=environment, text=True, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
+        command,
+        shell=True,
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
     )
     return done.stdout
 
@@ -52,6 +59,7 @@ def test_console_blocks_show_what_the_commands_print(request: pytest.FixtureRequ
     )
     if request.config.getoption("--update-golden"):
         README.write_text(again, encoding="utf-8")
+        return
     assert again == text
 
 

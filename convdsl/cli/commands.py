@@ -2,7 +2,7 @@
 
 import click
 
-from convdsl import __version__
+from convdsl._version import __version__
 from convdsl.cli.check import check
 from convdsl.cli.compile import compile_command
 from convdsl.cli.reference import explain, layers

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from convdsl import __version__
+from convdsl._version import __version__
 from convdsl.diagnostics import Diagnostic
 from convdsl.report.findings import to_json, to_sarif
 from convdsl.report.render import render_all

@@ -1,10 +1,10 @@
 """Text to a file, whole or not at all."""
 
-import os
-import stat
 from pathlib import Path
 
 import click
+
+from convdsl.files import replace
 
 
 def write_atomically(path: Path, text: str, source: Path | None = None) -> None:
@@ -21,22 +21,6 @@ def write_atomically(path: Path, text: str, source: Path | None = None) -> None:
         if target.exists() and not target.is_file() and not target.is_dir():
             target.write_bytes(data)
         else:
-            _replace(target, data)
+            replace(target, data)
     except OSError as error:
         raise click.ClickException(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _replace(target: Path, data: bytes) -> None:
-    temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if target.exists():
-            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -59,17 +59,19 @@ def _outputs(graph: Graph, out: Writer) -> None:
     with out.indent():
         if graph.parameters:
             out.line(f"p = self.weights({names[graph.inputs[0]]}.dtype)")
-        lines = Writer()
-        for node in graph.nodes:
-            texts = node.op.reference(*(names[v] for v in node.operands))
-            lines.comment(where(node))
-            for value, text in zip(node.outputs, texts, strict=True):
-                if value in needed:
-                    lines.line(f"{names[value]} = {text}")
-        if "training" in lines.text:
+        statements = [
+            (node, value, text)
+            for node in graph.nodes
+            for value, text in zip(
+                node.outputs, node.op.reference(*(names[v] for v in node.operands)), strict=True
+            )
+            if value in needed
+        ]
+        if any("training" in text for _, _, text in statements):
             out.line("training = self.training")
-        for line in lines.lines:
-            out.line(line)
+        for node, value, text in statements:
+            out.comment(where(node))
+            out.statement(f"{names[value]} = {text}")
         results = ", ".join(names[o.value] for o in graph.outputs)
         out.line(f"return ({results},)")
 
@@ -80,8 +82,9 @@ def _names(graph: Graph) -> dict[Value, str]:
     names |= {p.value: f'p["{p.path}"]' for p in graph.parameters}
     users = graph.users()
     results = graph.results()
-    if len(graph.inputs) == 1 and users.get(graph.inputs[0], []) == [*graph.nodes[:1]]:
-        names[graph.inputs[0]] = "x"
+    if len(graph.inputs) == 1:
+        alone = users.get(graph.inputs[0], []) == [*graph.nodes[:1]]
+        names[graph.inputs[0]] = "x" if alone else "input"
     for node, following in zip(graph.nodes, (*graph.nodes[1:], None), strict=True):
         for value in node.outputs:
             plain = users.get(value, []) == [following] and value not in results
@@ -90,7 +93,11 @@ def _names(graph: Graph) -> dict[Value, str]:
 
 
 def _free(name: str) -> str:
-    return f"{name}_" if name in {"x", "p", "self", "torch", "F", "training", "seed"} else name
+    return (
+        f"{name}_"
+        if name in {"x", "input", "p", "self", "torch", "F", "training", "seed"}
+        else name
+    )
 
 
 def torch_loss(graph: Graph, number: int, output: str, labels: str) -> str:

@@ -42,6 +42,14 @@ class Writer:
                 self.line(row)
         self.line(closing)
 
+    def statement(self, text: str) -> None:
+        """``name = function(arguments)``, wrapped like `call` where it is too long."""
+        opening, _, rest = text.partition("(")
+        if len(text) + 4 * self._depth <= WIDTH or not rest.endswith(")"):
+            self.line(text)
+        else:
+            self.call(f"{opening}(", split_arguments(rest[:-1]))
+
     @contextmanager
     def indent(self) -> Iterator[None]:
         self._depth += 1
@@ -59,3 +67,17 @@ def one_line(text: str) -> str:
     """User text made safe for a comment: white space folded, control characters escaped."""
     folded = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in folded)
+
+
+def split_arguments(text: str) -> list[str]:
+    """Arguments of a call, split at the commas outside brackets and strings."""
+    parts, depth, start, quoted = [], 0, 0, False
+    for place, char in enumerate(text):
+        quoted ^= char == '"'
+        if quoted:
+            continue
+        depth += (char in "([{") - (char in ")]}")
+        if char == "," and depth == 0:
+            parts.append(text[start:place].strip())
+            start = place + 1
+    return [part for part in (*parts, text[start:].strip()) if part]

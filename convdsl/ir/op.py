@@ -171,6 +171,10 @@ class Layer(Op):
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         return (self.shape(*(o for o in operands if o.batched)),)
 
+    def distinct(self, number: int) -> "Layer":
+        """The layer as the ``number``-th of its network: tells random generators apart."""
+        return self
+
     def is_identity(self, training: bool) -> bool:
         """True when the node may be replaced by its input (in training, or only in inference)."""
         return False

@@ -44,16 +44,11 @@ class Exhausted(Exception):  # noqa: N818  (a state, not a kind of error)
 
 
 def exceeded(
-    what: str,
-    limit: int,
-    span: Span | None,
-    frames: tuple[Frame, ...] = (),
-    help: str | None = None,
+    what: str, limit: int, span: Span | None, frames: tuple[Frame, ...] = ()
 ) -> Diagnostic:
-    """The E304 finding for ``what``, at ``span``."""
-    return Diagnostic(
-        "E304", f"more than {limit:,} {what}", (Label(span),) if span else (), frames, help
-    )
+    """The E304 finding for ``what``, at ``span`` if it has a place."""
+    labels = (Label(span),) if span else ()
+    return Diagnostic("E304", f"more than {limit:,} {what}", labels, frames)
 
 
 class Budget:

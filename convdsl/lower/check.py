@@ -4,7 +4,8 @@ Every block is looked at, used or not, so that all slips are reported in one run
 known only during expansion (a block's parameter, a loop variable, a shape) is taken as fitting.
 """
 
-from collections.abc import Callable, Iterator
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from convdsl.diagnostics import Diagnostic, Label
 from convdsl.lower.bind import Defaults, Evaluate, Signature, bind, parameters
@@ -31,9 +32,12 @@ from convdsl.lower.layers import (
 )
 from convdsl.lower.repeat import whole_count
 from convdsl.lower.unit import Recipe, Unit, twice
-from convdsl.lower.walk import expressions, operators, walk
+from convdsl.lower.walk import Seen, expressions, operators, walk
 from convdsl.source import Span
 from convdsl.syntax import ast
+
+#: names in the order written, so that suggestions do not depend on chance
+TagNames = dict[str, None]
 
 
 class Checker:
@@ -46,9 +50,10 @@ class Checker:
     def unit(self, unit: Unit, root: bool) -> None:
         """Check one file. Its nets count only if it is the program itself (``root``)."""
         self.defaults(unit)
+        inputs = dict.fromkeys(i.name for i in unit.inputs if i.name and root)
         for recipe in list(unit.recipes.values()):
             if recipe.unit is unit:
-                self._recipe(recipe, {i.name for i in unit.inputs if i.name} if root else set())
+                self._recipe(recipe, inputs)
         if root:
             self._nets(unit)
         self._recursion(unit)
@@ -63,7 +68,7 @@ class Checker:
                 else:
                     self._bind(signature, default.arguments, unit.lets, None, None)
 
-    def _recipe(self, recipe: Recipe, inputs: set[str]) -> None:
+    def _recipe(self, recipe: Recipe, inputs: TagNames) -> None:
         definition = recipe.definition
         names: dict[str, Value | Unknown] = {p.name: UNKNOWN for p in definition.parameters}
         for parameter in definition.parameters:
@@ -81,9 +86,9 @@ class Checker:
         mains = [net for _, net in unit.nets if net.keyword == "net"]
         for net in mains[1:]:
             self._findings.add(twice("", net.span, mains[0].span, "the net"))
-        tags = set(filter(None, seen))
+        tags: TagNames = dict.fromkeys(filter(None, seen))
         for _, net in unit.nets:
-            tags |= {s.node.name for s in walk(net.chain) if isinstance(s.node, ast.Tag)}
+            tags |= _tags(walk(net.chain))
         outputs: dict[str, Span] = {}
         for position, net in unit.nets:
             if net.keyword == "output":
@@ -108,11 +113,11 @@ class Checker:
         unit: Unit,
         position: int,
         parameters: dict[str, Value | Unknown],
-        tags: set[str],
+        outer_tags: TagNames,
     ) -> None:
         outer = overlay(parameters, unit.lets)
         seen = list(walk(chain))
-        tags = tags | {s.node.name for s in seen if isinstance(s.node, ast.Tag)}
+        tags = ChainMap(_tags(seen), outer_tags)
         for place in seen:
             loops: dict[str, Value | Unknown] = dict.fromkeys(place.loops, UNKNOWN)
             names = overlay(loops, outer) if loops else outer
@@ -203,7 +208,7 @@ class Checker:
         except Poisoned:
             pass
 
-    def _tag(self, name: str, span: Span, tags: set[str]) -> None:
+    def _tag(self, name: str, span: Span, tags: Mapping[str, None]) -> None:
         if name not in tags:
             message = f"no tag or input `{name}` is in reach here"
             help = suggestion(name, tags) or f"write `as {name}` behind the item it means"
@@ -230,6 +235,10 @@ class Checker:
                     recipe = unit.recipes.get(call.name)
                     if recipe is not None and recipe.unit is unit:
                         path[call.name] = _calls(recipe)
+
+
+def _tags(seen: Iterable[Seen]) -> TagNames:
+    return dict.fromkeys(s.node.name for s in seen if isinstance(s.node, ast.Tag))
 
 
 def _cycle(call: ast.Call, path: list[str]) -> Diagnostic:

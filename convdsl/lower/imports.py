@@ -58,6 +58,7 @@ class Importer:
             )
         try:
             path = (unit.folder / statement.path).resolve()
+            readable = path.is_file()
         except (OSError, ValueError, RuntimeError):
             raise failure("E301", "this is no path of a file", span) from None
         if not path.is_relative_to(self._root):
@@ -69,7 +70,7 @@ class Importer:
             )
         if path.suffix != SUFFIX:
             raise failure("E301", f"only {SUFFIX} files can be imported", span)
-        if not path.is_file():
+        if not readable:
             raise failure("E300", "cannot read the imported file: no such regular file", span)
         return path
 

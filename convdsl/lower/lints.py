@@ -1,7 +1,7 @@
 """Warnings about programs that are legal but hardly meant so.
 
-`lint_unit` looks at the text (W302, W303, W304), `lint_graph` at the finished graph (W306). W301
-and W305 are found where the layers are made.
+`lint_unit` looks at the text (W302, W303, W304), `lint_graph` at the finished graph (W304, W306).
+W301 and W305 are found where the layers are made.
 """
 
 from collections.abc import Set as AbstractSet
@@ -33,7 +33,7 @@ def lint_unit(unit: Unit, naming: AbstractSet[Span], findings: Findings) -> None
 
 
 def lint_graph(graph: Graph, findings: Findings) -> None:
-    """W306: one of several layers with parameters holds nearly all of them, and it is dense."""
+    """W306: one dense layer of several holds nearly all parameters; W304: dropped results."""
     total = sum(p.value.type.elements for p in graph.parameters)
     holders = [node for node in graph.nodes if node.parameters]
     for node in holders if len(holders) > 1 else ():
@@ -44,6 +44,18 @@ def lint_graph(graph: Graph, findings: Findings) -> None:
             help = "pool more before it, or average over the map first"
             label = Label(node.origin.span, f"{own / total:.0%}")
             findings.add(Diagnostic("W306", message, (label,), node.origin.frames, help))
+    _dropped(graph, findings)
+
+
+def _dropped(graph: Graph, findings: Findings) -> None:
+    """W304: a layer whose result no other layer and no output reads, as A in ``A - @tag``."""
+    read = {value for node in graph.nodes for value in node.inputs} | graph.results()
+    for node in graph.nodes:
+        if node.output not in read and node.origin.span is not None:
+            message = f"the result of {node.origin.text} is never used"
+            help = "`@name` goes on from that tensor instead; remove the layer or merge it in"
+            label = Label(node.origin.span)
+            findings.add(Diagnostic("W304", message, (label,), node.origin.frames, help))
 
 
 def _chains(unit: Unit) -> list[ast.Chain]:

@@ -107,6 +107,7 @@ class Nodes:
             self.builder.value(f"{name}_index" if number else name, kind)
             for number, kind in enumerate(facts.outputs)
         )
+        op = op.distinct(len(self.builder.nodes))
         node = Node(op, tuple(inputs), parameters, outputs, use.origin)
         self.builder.nodes.append(node)
         self.producers[outputs[0]] = node

@@ -105,13 +105,15 @@ class _Lowering:
     def _lets(self) -> None:
         """A bare chain takes its free names from `-D`; anything else must have the let."""
         unit = self.unit
-        known = set(unit.lets)
+        known = list(unit.lets)
         statements = [s for s in unit.program.statements if not isinstance(s, ast.Default)]
         if len(statements) == len(unit.nets) == 1 and unit.nets[0][1].name is None:
-            known = _names(unit)
+            known = sorted(_names(unit))
             unit.lets.update({n: v for n, v in self.lets.items() if n in known})
-        for name in self.lets.keys() - known:
-            names = ", ".join(sorted(known)[:8])
+        for name in self.lets:
+            if name in known:
+                continue
+            names = ", ".join(known[:8])
             help = suggestion(name, known) or (f"it has {names}" if names else "it has none")
             self.findings.add(Diagnostic("E227", f"the file has no let `{name}`", help=help))
 

@@ -1,5 +1,6 @@
 """DROPOUT: zeroes random elements while training, replayed in the backward pass from the seed."""
 
+from dataclasses import replace
 from math import nextafter
 
 from convdsl.ir.arguments import field, number
@@ -28,6 +29,9 @@ class Dropout(Pointwise):
     is_activation = False
     helpers = (Nest("dropout", "dropout"),)
     examples = (("6@5x7", "DROPOUT"), ("10", "DROPOUT(0.2)"))
+
+    def distinct(self, number: int) -> "Dropout":
+        return replace(self, salt=number)
 
     def is_identity(self, training: bool) -> bool:
         return not training or self.p == 0.0
