@@ -115,3 +115,9 @@ def test_the_grammar_names_no_layer() -> None:
 def test_every_module_says_what_it_is() -> None:
     silent = [str(p) for p in FILES if not ast.get_docstring(ast.parse(p.read_text("utf-8")))]
     assert not silent
+
+
+def test_a_pointwise_layer_is_one_file() -> None:
+    """CONTRIBUTING's recipe, counted: nothing but its own file knows SWISH."""
+    knowing = [p.name for p in FILES if "swish" in p.read_text(encoding="utf-8").lower()]
+    assert knowing == ["swish.py"]

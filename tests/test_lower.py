@@ -426,3 +426,21 @@ def test_names_of_module_attributes_are_kept_free() -> None:
         "train_.fc",
         "half_",
     ]
+
+
+@pytest.mark.parametrize(
+    ("layer", "side", "remarks"),
+    [
+        ("CONV(2, F=7, S=2, P=3)", 224, 0),  # only a column of zeros is left out
+        ("CONV(2, F=1, S=2, P=0)", 32, 0),  # every second column is left out anyway
+        ("CONV(2, F=3, S=3, P=0)", 7, 1),  # the lectures' "doesn't fit"
+        ("POOL", 7, 1),
+        ("POOL(2, round=ceil)", 7, 0),
+        ("CONV(2, F=1, S=3, P=0)", 33, 0),
+    ],
+)
+def test_only_a_loss_of_pixels_is_remarked_upon(layer: str, side: int, remarks: int) -> None:
+    text = f"input {side}x{side}x1\nnet a = {layer}"
+    assert warnings(text).count("W301") == remarks
+    if layer == "CONV(2, F=7, S=2, P=3)":
+        assert codes(text, strict=True) == ["E224"]

@@ -1,4 +1,4 @@
-"""What README.md and CONTRIBUTING.md show is what happens.
+"""What README.md, CONTRIBUTING.md and docs/ show is what happens.
 
 ```console blocks: lines behind ``$`` are run in the repository's root, what follows is their
 output. ```python blocks are run. ``pytest --update-golden`` rewrites shown output.
@@ -89,3 +89,20 @@ def test_contributing_shows_the_layer_as_it_is() -> None:
         break
     else:
         pytest.fail("CONTRIBUTING.md shows no layer")
+
+
+PROGRAMS = re.findall(
+    r"^```cnn\n(.*?)^```$", (ROOT / "docs" / "language.md").read_text(), re.S | re.M
+)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_programs_of_the_language_page_compile_without_a_remark(program: str) -> None:
+    assert convdsl.compile_text(program).warnings == ()
+
+
+def test_the_language_page_names_paths_as_they_are() -> None:
+    (blocks,) = [p for p in PROGRAMS if "block residual" in p]
+    keys = [p.path for p in convdsl.compile_text(blocks).graph.parameters]
+    assert "residual.add.0.body.conv2.bias" in keys
+    assert "shared.conv.weight" in keys and "shared2.conv.weight" not in keys

@@ -118,7 +118,7 @@ class Nodes:
         known = self._known.get((op, types))
         if known is None:
             outputs = op.infer(*types)  # first: it raises ShapeError where the others may not work
-            lost = dropped(op.window(*types), types[0])
+            lost = dropped(op.window(*types), types[0], self._strict)
             known = self._known[op, types] = Facts(outputs, op.parameters(*types), lost)
         return known
 

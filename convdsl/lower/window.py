@@ -8,10 +8,12 @@ from convdsl.ir.types import TensorType
 _AXES = {1: ("position",), 2: ("row", "column")}
 
 
-def dropped(window: Window | None, x: TensorType) -> str | None:
+def dropped(window: Window | None, x: TensorType, strict: bool = False) -> str | None:
     """What is left out of ``x``, with the fraction: ``(7-3+0)/3+1 = 2.33: drops 1 column``.
 
-    None if nothing is, or if the window rounds up. Axes with the same numbers share one fraction.
+    None if nothing is, or if the window rounds up. Where only padding is left out (a 7x7 window
+    with S=2, P=3 over 224), or no more than between any two windows (1x1 with S=2), only
+    ``strict`` speaks of it. Axes with the same numbers share one fraction.
     """
     if window is None or window.everything or window.ceil:
         return None
@@ -25,7 +27,11 @@ def dropped(window: Window | None, x: TensorType) -> str | None:
         if room < 0 or room % stride == 0:
             continue
         size = _hundredths(room, stride)
-        count = room % stride
+        gap = max(0, stride - extent)  # left out between any two windows, so no loss at the end
+        count = room % stride - window.padding[axis][1] - gap
+        if count <= 0 and not strict:
+            continue
+        count = count if count > 0 else room % stride
         noun = word if count == 1 else f"{word}s"
         fraction = f"({x.spatial[axis]}-{extent}+{pads})/{stride}+1 = {size}"
         by_fraction.setdefault(fraction, []).append(f"{count} {noun}")
