@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from graphs import NETWORKS, GraphMaker, lenet_like, network, random_inputs, random_parameters
 from torch import Tensor, nn
 
 from convdsl.codegen.torch_module import emit_torch
@@ -22,9 +21,12 @@ from convdsl.ops.concat import Concat
 from convdsl.ops.conv import Conv
 from convdsl.ops.dropout import Dropout
 from convdsl.ops.fc import Fc
+from convdsl.ops.flatten import Flatten
+from convdsl.ops.identity import Identity
 from convdsl.ops.relu import Relu
 from convdsl.reference import run_forward
 from convdsl.runtime.load import load_text
+from tests.graphs import NETWORKS, GraphMaker, lenet_like, network, random_inputs, random_parameters
 
 
 def triton_text(graph: Graph, without: tuple[str, ...] = ()) -> str:
@@ -321,6 +323,20 @@ def test_a_network_without_a_head_has_no_loss() -> None:
     model = torch_model(network(lambda m: m(Relu(), m.inputs[0]), (3,)))
     with pytest.raises(ValueError, match="no head"):
         model(torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64))
+
+
+def test_a_network_that_is_its_input() -> None:
+    graph = network(lambda m: m(Identity(), m.inputs[0]), (2, 3, 3))
+    check(graph, triton_model(graph))
+    check(graph, torch_model(graph))
+
+
+def test_a_flatten_of_one_pixel_moves_no_data() -> None:
+    graph = network(
+        lambda m: m(Fc(3), m(Flatten(), m(Conv(4, (3, 3), pad="valid"), m.inputs[0]))), (2, 3, 3)
+    )
+    assert "transpose[" not in triton_text(graph)
+    check(graph, triton_model(graph))
 
 
 def test_two_inputs() -> None:

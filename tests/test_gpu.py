@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from graphs import NETWORKS, network, random_inputs, random_parameters
 from torch import Tensor
 
 import convdsl
@@ -10,6 +9,7 @@ from convdsl.codegen.triton_module import emit_triton
 from convdsl.compiler import INFERENCE_PIPELINE, PIPELINE, run_passes
 from convdsl.reference import run_forward
 from convdsl.runtime.load import load_text
+from tests.graphs import NETWORKS, network, random_inputs, random_parameters
 
 pytestmark = pytest.mark.gpu
 

@@ -4,15 +4,6 @@ from itertools import combinations
 
 import pytest
 import torch
-from graphs import (
-    NETWORKS,
-    GraphMaker,
-    lenet_like,
-    network,
-    random_inputs,
-    random_parameters,
-    residual,
-)
 from torch import Tensor
 
 from convdsl.compiler import INFERENCE_PIPELINE, OPTIONAL, PIPELINE, run_passes
@@ -31,6 +22,15 @@ from convdsl.passes.differentiate import differentiate
 from convdsl.passes.drop_dead import drop_dead
 from convdsl.passes.plan_memory import plan
 from convdsl.reference import run_backward, run_forward
+from tests.graphs import (
+    NETWORKS,
+    GraphMaker,
+    lenet_like,
+    network,
+    random_inputs,
+    random_parameters,
+    residual,
+)
 
 
 @pytest.fixture(params=NETWORKS)

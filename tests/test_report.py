@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from graphs import GraphMaker
 from jsonschema import Draft202012Validator
 
 from convdsl.compiler import Network, compile_text
@@ -21,6 +20,7 @@ from convdsl.report.explain import explain, select
 from convdsl.report.quantities import bytes_of, kib, magnitude, pads
 from convdsl.report.table import table
 from convdsl.report.terminal import Style
+from tests.graphs import GraphMaker
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8"))

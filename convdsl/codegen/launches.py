@@ -109,7 +109,7 @@ class FunctionBody:
                 last[value] = place
                 if value in viewed:
                     last[viewed[value]] = place
-            if node.op.is_view:
+            if node.op.is_view(node.inputs[0].type):
                 viewed[node.output] = viewed.get(node.inputs[0], node.inputs[0])
         made: set[Value] = set()
         for place, node in enumerate(nodes):
@@ -121,15 +121,17 @@ class FunctionBody:
                 self.out.line(f"del {', '.join(sorted(self.names[v] for v in dead))}")
 
     def node(self, node: Node) -> None:
-        """The lines of one node."""
+        """The lines of one node; none if nobody reads what it makes."""
+        stored = tuple(v for v in node.outputs if v in self.needed)
+        if not stored:
+            return
         comment = where(node)
         self.out.comment(comment)
-        if node.op.is_view:
+        if node.op.is_view(node.inputs[0].type):
             shape = storage_shape(node.output.type)
             source = self.names[node.inputs[0]]
             self.out.line(f"{self.names[node.output]} = {source}.view{shape}")
             return
-        stored = tuple(v for v in node.outputs if v in self.needed)
         group = node.op if isinstance(node.op, Group) else Group((node,), stored)
         for value in stored:
             self.allocate(value)

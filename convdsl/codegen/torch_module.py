@@ -85,9 +85,10 @@ def _names(graph: Graph) -> dict[Value, str]:
     if len(graph.inputs) == 1:
         alone = users.get(graph.inputs[0], []) == [*graph.nodes[:1]]
         names[graph.inputs[0]] = "x" if alone else "input"
-    for node, following in zip(graph.nodes, (*graph.nodes[1:], None), strict=True):
+    for place, node in enumerate(graph.nodes):
+        following = graph.nodes[place + 1 : place + 2]
         for value in node.outputs:
-            plain = users.get(value, []) == [following] and value not in results
+            plain = users.get(value, []) == [*following] and value not in results
             names[value] = "x" if plain else _free(value.name)
     return names
 

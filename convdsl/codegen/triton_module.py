@@ -134,7 +134,8 @@ def _backward(
     out.line(f"new = {names[graph.cotangents[0]]}.new_empty")
     gradients = dict(graph.gradients)
     for value in graph.inputs:
-        if value in gradients:
+        # an output that is the input itself has its cotangent for a gradient
+        if value in gradients and gradients[value] not in graph.cotangents:
             out.line(f"{names[gradients[value]]} = None")
     body = FunctionBody(out, kernels, names, needed)
     parameters = {p.value for p in graph.parameters}
@@ -148,6 +149,10 @@ def _backward(
     late = {v for node in optional for v in node.inputs}
     body.nodes(always, graph.results() | late)
     if optional:
+        late_results = {v for node in optional for v in node.outputs}
+        for value in graph.inputs:
+            if gradients.get(value) in late_results:
+                out.line(f"{names[gradients[value]]} = None")
         places = range(2, 2 + len(graph.inputs))
         asked = " or ".join(f"ctx.needs_input_grad[{i}]" for i in places)
         out.line(f"if {asked}:")

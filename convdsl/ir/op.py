@@ -120,9 +120,8 @@ class Op(ABC):
         """The launches that compute ``node``, storing ``tail.output``."""
         raise NotImplementedError(f"{type(self).__name__} has no kernel of its own")
 
-    @property
-    def is_view(self) -> bool:
-        """True when the output is the input under another type: no data moves."""
+    def is_view(self, x: TensorType) -> bool:
+        """True when the output is the input ``x`` under another type: no data moves."""
         return False
 
     @property

@@ -15,6 +15,9 @@ class Flatten(Layer):
 
     examples = (("3@4x5", "FLATTEN"), ("6", "FLATTEN"))
 
+    def is_view(self, x: TensorType) -> bool:
+        return _same_order(x)
+
     def shape(self, *inputs: TensorType) -> TensorType:
         return inputs[0].with_shape(inputs[0].elements)
 
@@ -41,10 +44,8 @@ class FlattenGradient(Op):
     def title(self) -> str:
         return "flatten_gradient"
 
-    @property
-    def is_view(self) -> bool:
-        """With one channel or one pixel both orders are the same."""
-        return self.x.channels == 1 or self.x.pixels == 1
+    def is_view(self, x: TensorType) -> bool:
+        return _same_order(self.x)
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         return (self.x,)
@@ -54,6 +55,11 @@ class FlattenGradient(Op):
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         return _transpose(node.inputs[0], tail.output, self.x.channels, self.x.pixels)
+
+
+def _same_order(x: TensorType) -> bool:
+    """With one channel or one pixel, channels last and C, H, W are the same order."""
+    return x.channels == 1 or x.pixels == 1
 
 
 def _transpose(x: Value, y: Value, rows: int, columns: int) -> Schedule:

@@ -64,7 +64,7 @@ def plan(graph: Graph, batch: int, compute_bytes: int = 4) -> MemoryPlan:
         for value in node.operands:
             last[root.get(value, value)] = position
         for value in node.outputs:
-            if node.op.is_view:
+            if node.op.is_view(node.inputs[0].type):
                 root[value] = root.get(node.inputs[0], node.inputs[0])
             else:
                 first[value] = position
@@ -112,7 +112,7 @@ def _stored_weights(graph: Graph, compute_bytes: int) -> int:
 
 
 def _scratch(node: Node) -> tuple[Value, ...]:
-    if node.op.is_view:
+    if node.op.is_view(node.inputs[0].type):
         return ()
     tail = Tail(node.op.result if isinstance(node.op, Group) else node.output)
     return node.op.schedule(node, tail).scratch

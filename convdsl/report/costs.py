@@ -144,7 +144,7 @@ def _counts(layer: Layer, types: tuple[TensorType, ...], node: Node) -> tuple[tu
 
 
 def _stored(node: Node, layer: Layer) -> int:
-    if layer.is_view or layer.is_identity(training=True):
+    if layer.is_view(node.inputs[0].type) or layer.is_identity(training=True):
         return 0
     return node.output.type.elements
 
@@ -185,7 +185,7 @@ def _kernels(fused: Graph) -> dict[str, tuple[int, str]]:
     table: dict[str, tuple[int, str]] = {}
     number = 0
     for node in fused.nodes:
-        if node.op.is_view:
+        if node.op.is_view(node.inputs[0].type):
             continue
         number += 1
         inner = node.op.nodes if isinstance(node.op, Group) else (node,)

@@ -1,0 +1,78 @@
+"""examples/digits.py, as a user runs it: accuracy, equal losses on both targets, bad options."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sklearn")
+
+SCRIPT = Path(__file__).parent.parent / "examples" / "digits.py"
+
+
+def run(*options: str, interpret: bool = False) -> "subprocess.CompletedProcess[str]":
+    """The script in a process of its own, away from the folder it lies in."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    if interpret:
+        environment["TRITON_INTERPRET"] = "1"
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *options],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=SCRIPT.anchor,
+        check=False,
+    )
+
+
+def losses(*options: str, interpret: bool = False) -> list[float]:
+    done = run("--steps", "3", *options, interpret=interpret)
+    assert done.returncode == 0, done.stderr
+    return [float(loss) for loss in re.findall(r"^step \d+: loss (\S+)$", done.stdout, re.M)]
+
+
+def test_both_targets_train_alike() -> None:
+    plain = losses("--target", "torch")
+    kernels = losses("--target", "triton", interpret=True)
+    assert len(plain) == len(kernels) == 3
+    assert plain[0] != plain[1] != plain[2]
+    assert kernels == pytest.approx(plain, abs=1e-4)
+
+
+def test_one_seed_reads_the_digits() -> None:
+    done = run("--seeds", "1", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    accuracy = re.search(r"^seed 0: test accuracy (\S+)$", done.stdout, re.M)
+    assert accuracy is not None, done.stdout
+    assert float(accuracy[1]) >= 0.975
+
+
+@pytest.mark.parametrize(
+    "options", [["--nonsense"], ["--target", "jax"], ["--steps", "few"], ["extra"]]
+)
+def test_bad_options_are_usage_errors(options: list[str]) -> None:
+    done = run(*options)
+    assert done.returncode == 2
+    assert "usage:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("options", [["--seeds", "0"], ["--epochs", "0"], ["--steps", "-1"]])
+def test_counts_below_one_are_usage_errors(options: list[str]) -> None:
+    done = run(*options)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+
+
+@pytest.mark.parametrize("options", [["--target", "triton"]])
+def test_kernels_without_a_device_are_refused_in_words(options: list[str]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a device")
+    done = run(*options)
+    assert done.returncode == 1
+    assert "needs a CUDA or ROCm device" in done.stderr
