@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def conv_grad_input(
     dy_ptr,
     w_ptr,

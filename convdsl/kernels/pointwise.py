@@ -10,7 +10,7 @@ def keep(acc, offsets, mask, aux, seed):
     return acc
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def pointwise(x_ptr, y_ptr, aux, seed, elements, EPILOGUE: tl.constexpr, BLOCK: tl.constexpr):
     """y[i] = EPILOGUE(x[i]) for i < elements; further operands come through ``aux``."""
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

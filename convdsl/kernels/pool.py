@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def max_pool(
     x_ptr,
     y_ptr,
@@ -63,7 +63,7 @@ def max_pool(
         tl.store(index_ptr + offsets, index.to(index_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def max_pool_gradient(
     dy_ptr,
     index_ptr,
@@ -127,7 +127,7 @@ def window_extent(
     return extent
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def average_pool(
     x_ptr,
     y_ptr,
@@ -176,7 +176,7 @@ def average_pool(
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def average_pool_gradient(
     dy_ptr,
     dx_ptr,

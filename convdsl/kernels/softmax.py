@@ -31,7 +31,7 @@ def row_powers(x_ptr, row, rows, C: tl.constexpr, ROWS: tl.constexpr, COLS: tl.c
     return m, s
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def softmax(
     x_ptr,
     y_ptr,
@@ -58,7 +58,7 @@ def softmax(
         tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def softmax_gradient(
     dy_ptr,
     y_ptr,

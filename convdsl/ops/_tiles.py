@@ -38,14 +38,16 @@ def product_tile(rows: int, columns: int, block_k: int, programs: int = 1) -> Ti
     m = min(128, max(16, power_of_two(rows)))
     while m > 64 and -(-rows // m) * -(-columns // n) * programs < PROGRAMS:
         m //= 2
-    return Tile(m, n, block_k, warps=8 if m == 128 else 4, stages=3)
+    # with four warps to 64x128, the random numbers of a dropout behind the product spill registers
+    return Tile(m, n, block_k, warps=8 if m == 128 or m * n >= 64 * 128 else 4, stages=3)
 
 
 def weight_gradient_tile(filters: int, columns: int) -> Tile:
     """For a result of filters x (taps * channels), contracted over the pixels of the batch."""
     m, n = _side(filters), _side(columns)
-    # with three stages ptxas spills registers of some small tiles on sm_80 and sm_90
-    return Tile(m, n, 64, warps=8 if m * n == 128 * 128 else 4, stages=3 if m * n >= 64 * 64 else 2)
+    # ptxas spills registers of some small tiles with three stages on sm_80 and sm_90, and of wide
+    # ones with four warps where the pixels' odd channels are loaded one by one
+    return Tile(m, n, 64, warps=8 if n == 128 else 4, stages=3 if m * n >= 64 * 64 else 2)
 
 
 def splits(tiles: int, pixels: int) -> int:
@@ -58,11 +60,14 @@ def splits(tiles: int, pixels: int) -> int:
 
 
 def depth_block(depth: int) -> int:
-    """Contraction block: the widest of 64, 32, 16 that divides ``depth``, else one that fits."""
+    """Contraction block: the widest of 64, 32, 16 that divides ``depth``, else one that fits.
+
+    That one is short: such a depth is too odd to be loaded as vectors, which takes registers.
+    """
     for block in (64, 32, 16):
         if depth % block == 0:
             return block
-    return min(64, max(16, power_of_two(depth)))
+    return min(32, max(16, power_of_two(depth)))
 
 
 def tap_block(channels: int, taps: int) -> int:

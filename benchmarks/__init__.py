@@ -1,0 +1,1 @@
+"""Measurements of the generated kernels: what they compile to, without a device."""

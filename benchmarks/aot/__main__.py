@@ -1,0 +1,88 @@
+"""``python -m benchmarks.aot``: build kernels ahead of time and print or write their table.
+
+    python -m benchmarks.aot                          # every network, every target
+    python -m benchmarks.aot vgg16 --target sm_90     # one network, one target
+    python -m benchmarks.aot --update                 # rewrite tests/golden/aot
+
+The tables of another Triton are made in an environment that has it; nothing here needs torch:
+
+    python3 -m venv /tmp/triton36
+    /tmp/triton36/bin/pip install triton==3.6.0 lark click
+    PYTHONPATH=. /tmp/triton36/bin/python -m benchmarks.aot --target sm_90 --target gfx942 --update
+
+Exits with 1 when a kernel spills, takes too much shared memory or misses the target's
+own matrix instructions.
+"""
+
+import sys
+from dataclasses import asdict
+
+import click
+
+from benchmarks.aot.build import TARGETS, Facts, Target, build_all, triton_version
+from benchmarks.aot.table import (
+    ALWAYS,
+    Planned,
+    Row,
+    all_networks,
+    planned,
+    table_path,
+    violations,
+    write,
+)
+
+
+@click.command()
+@click.argument("networks", nargs=-1)
+@click.option("--target", "names", multiple=True, type=click.Choice(sorted(TARGETS)))
+@click.option("--dtype", default="bf16", type=click.Choice(["bf16", "fp16", "fp32"]))
+@click.option("--update", is_flag=True, help="write the tables of the chosen targets")
+@click.option("--workers", default=2, help="processes that compile")
+def main(
+    networks: tuple[str, ...], names: tuple[str, ...], dtype: str, update: bool, workers: int
+) -> None:
+    """Compile the kernels of NETWORKS (names in networks/; all without any) for every target."""
+    if update and (networks or dtype != "bf16"):
+        raise click.UsageError("the committed tables hold all networks in bf16")
+    known = all_networks()
+    if unknown := set(networks) - {name for name, _ in known}:
+        raise click.UsageError(f"no such network: {', '.join(sorted(unknown))}")
+    plans = planned(known, dtype)
+    if networks:
+        plans = [plan for plan in plans if set(plan.networks) & set(networks)]
+    targets = [TARGETS[name] for name in names] or list(TARGETS.values())
+    builds = [(plan.kernel, target) for target in targets for plan in plans]
+    with click.progressbar(length=len(builds), label="compiling", file=sys.stderr) as bar:
+        facts = build_all(builds, workers, progress=lambda: bar.update(1))
+    wrong: list[str] = []
+    for target in targets:
+        found = [(plan, facts[plan.kernel, target]) for plan in plans]
+        show(target, found)
+        wrong += [text for plan, made in found for text in violations(plan, target, made)]
+        if update:
+            rows = {plan.description: Row(made, plan.networks) for plan, made in found}
+            path = table_path(target, triton_version())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(write(rows, triton_version()), encoding="utf-8")
+    for text in wrong:
+        click.echo(text, err=True)
+    sys.exit(1 if wrong else 0)
+
+
+def show(target: Target, found: list[tuple[Planned, Facts]]) -> None:
+    """Print the table of one target; columns of instructions nobody uses are left out."""
+    columns = [
+        name
+        for name in asdict(found[0][1])
+        if name in ALWAYS or any(getattr(made, name) for _, made in found)
+    ]
+    width = max(len(plan.description) for plan, _ in found)
+    head = " ".join(f"{name:>9}" for name in columns)
+    click.echo(f"\n{f'{target.name}, Triton {triton_version()}':<{width}} {head}  networks")
+    for plan, made in found:
+        cells = " ".join(f"{getattr(made, name):>9,}" for name in columns)
+        click.echo(f"{plan.description:<{width}} {cells}  {' '.join(plan.networks)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Compiled networks -> the distinct kernels that a device would have to build.
+
+Takes the launches a network records beside its generated text and cuts each kernel's source, the
+loop nest with its helpers and its epilogue, out of that text. What a launch is specialised on is
+what Triton's own launcher would see: pointers are 16-byte aligned, integers that are 16-fold for
+every batch size are known to be. The batch itself is taken to be any number. Imports neither torch
+nor triton and compiles nothing.
+"""
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+
+from convdsl.codegen.launches import EmittedLaunch
+from convdsl.compiler import Network
+from convdsl.ir.graph import Value
+from convdsl.ir.launch import Size
+from convdsl.ir.types import DType
+
+IMPORTS = "import triton\nimport triton.language as tl\n"
+NO_EPILOGUE = "keep"
+
+#: the type of an argument: ``*bf16``, ``i32``, ``constexpr``, or a tuple of pointer types
+Kind = str | tuple[str, ...]
+Constant = bool | int | float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of a kernel: its type, its value if a constant, and whether 16 divides it."""
+
+    name: str
+    kind: Kind
+    value: Constant = None
+    divisible: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One build: everything the compiled code depends on but the target.
+
+    source: a complete Triton module. epilogue: the function that fills the ``EPILOGUE`` hole, None
+    without one; ``title`` says what it does, for people: equal kernels may differ in it.
+    """
+
+    source: str
+    nest: str
+    arguments: tuple[Argument, ...]
+    epilogue: str | None
+    warps: int
+    stages: int
+    title: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A top-level definition of generated text; for functions, parameters and constant ones."""
+
+    text: str
+    uses: frozenset[str]
+    parameters: tuple[str, ...] = ()
+    constants: frozenset[str] = frozenset()
+
+
+@cache
+def definitions(text: str) -> dict[str, Definition]:
+    """The functions and constants of a generated module by name, in order."""
+    lines = text.splitlines()
+    found: dict[str, Definition] = {}
+    for node in ast.parse(text).body:
+        uses = frozenset(n.id for n in ast.walk(node) if isinstance(n, ast.Name))
+        if isinstance(node, ast.FunctionDef):
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            body = "\n".join(lines[first - 1 : node.end_lineno])
+            constants = (
+                a.arg
+                for a in node.args.args
+                if a.annotation is not None and ast.unparse(a.annotation) == "tl.constexpr"
+            )
+            names = tuple(a.arg for a in node.args.args)
+            found[node.name] = Definition(body, uses, names, frozenset(constants))
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            body = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+            found[ast.unparse(target)] = Definition(body, uses)
+    return found
+
+
+def cut_out(text: str, *names: str) -> str:
+    """A module of the named definitions and all they use, the same whatever stands around them."""
+    known = definitions(text)
+    wanted: set[str] = set()
+    queue = list(names)
+    while queue:
+        name = queue.pop()
+        if name not in wanted:
+            wanted.add(name)
+            queue += known.keys() & known[name].uses
+    return "\n\n\n".join([IMPORTS, *(known[name].text for name in sorted(wanted)), ""])
+
+
+def kernels(network: Network, dtype: str = "bf16") -> dict[Kernel, None]:
+    """The distinct kernels of a network that computes in ``dtype`` (bf16, fp16 or fp32)."""
+    text, launches = network.triton.text, network.triton.launches
+    masters = {p.value for p in network.graph.parameters if len(p.value.type.shape) <= 1}
+    return dict.fromkeys(_kernel(launch, text, masters, dtype) for launch in launches)
+
+
+def _kernel(launch: EmittedLaunch, text: str, masters: set[Value], dtype: str) -> Kernel:
+    nest = definitions(text)[launch.nest]
+    arguments = []
+    for name in nest.parameters:
+        if name == "EPILOGUE":
+            continue
+        argument = launch.arguments[name]
+        if isinstance(argument, tuple):
+            pointers = tuple(_pointer(v, masters, dtype) for v in argument)
+            arguments.append(Argument(name, pointers, divisible=True))
+        elif isinstance(argument, Value):
+            pointer = _pointer(argument, masters, dtype)
+            arguments.append(Argument(name, pointer, divisible=True))
+        elif isinstance(argument, Size):
+            arguments.append(_integer(name, argument))
+        elif argument is None or name in nest.constants:
+            arguments.append(Argument(name, "constexpr", argument))
+        else:
+            raise TypeError(f"{launch.nest}: {name} is no tl.constexpr but gets {argument!r}")
+    given = tuple(arguments)
+    if "EPILOGUE" not in nest.parameters:
+        source = cut_out(text, launch.nest)
+        return Kernel(source, launch.nest, given, None, launch.warps, launch.stages)
+    filler = launch.epilogue or NO_EPILOGUE
+    # networks number their epilogues: equal bodies shall be equal kernels
+    source = cut_out(text, launch.nest, filler).replace(f"def {filler}(", "def epilogue(")
+    title = (launch.epilogue or "").partition("_epilogue")[0]
+    return Kernel(source, launch.nest, given, "epilogue", launch.warps, launch.stages, title)
+
+
+def _pointer(value: Value, masters: set[Value], dtype: str) -> str:
+    """Vectors of parameters stay float32 masters; weights are cast to the computing dtype."""
+    if value in masters:
+        return "*fp32"
+    names = {
+        DType.COMPUTE: dtype,
+        DType.FLOAT32: "fp32",
+        DType.INT8: "i8",
+        DType.INT32: "i32",
+        DType.INT64: "i64",
+    }
+    return f"*{names[value.type.dtype]}"
+
+
+def _integer(name: str, size: Size) -> Argument:
+    """A run-time integer as Triton specialises it: 1 is a constant, multiples of 16 are known."""
+    # the expressions are polynomials of n, so what holds for n = 1 .. 16 modulo 16 holds always
+    values = [eval(size.text, {"n": n, "seed": 2**31 - 1}) for n in range(1, 17)]
+    if set(values) == {1}:
+        return Argument(name, "constexpr", 1)
+    return Argument(name, "i32", divisible=all(value % 16 == 0 for value in values))
+
+
+def plan(networks: Iterable[tuple[str, Network]], dtype: str = "bf16") -> dict[Kernel, list[str]]:
+    """Every distinct kernel with the names of the networks that launch it."""
+    users: dict[Kernel, list[str]] = {}
+    for name, network in networks:
+        for kernel in kernels(network, dtype):
+            users.setdefault(kernel, []).append(name)
+    return users

@@ -1,0 +1,134 @@
+"""Facts of kernels <-> the committed tables, their differences in words, and what none may break.
+
+A table is the JSON text of one target and one version of Triton, one row a kernel under its
+description, sorted: facts that are zero and may be are left out. Compiles nothing.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.aot.build import TARGETS, Facts, Target
+from benchmarks.aot.describe import describe
+from benchmarks.aot.plan import Kernel, plan
+from convdsl.compiler import Network, compile
+
+ROOT = Path(__file__).parent.parent.parent
+TABLES = ROOT / "tests" / "golden" / "aot"
+#: the version of Triton whose tables have no version in their names
+TRITON = "3.7.1"
+#: facts every row shows
+ALWAYS = ("registers", "spills", "shared")
+#: instructions of matrix products, one kind for each target
+PRODUCTS = frozenset(target.product for target in TARGETS.values())
+#: least rows and columns of a tile that must be multiplied by its target's own instructions
+WIDE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    facts: Facts
+    networks: tuple[str, ...]
+
+
+Rows = dict[str, Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A kernel to build, its description, and the names of the networks that launch it."""
+
+    kernel: Kernel
+    description: str
+    networks: tuple[str, ...]
+
+
+def all_networks() -> list[tuple[str, Network]]:
+    """Every network of ``networks/`` with its file's name, compiled."""
+    return [(path.stem, compile(path)) for path in sorted((ROOT / "networks").glob("*.cnn"))]
+
+
+def planned(networks: Iterable[tuple[str, Network]], dtype: str = "bf16") -> list[Planned]:
+    """The kernels of the networks, sorted by description.
+
+    Descriptions are told apart among all that are given: for the committed ones give all networks.
+    """
+    users = plan(networks, dtype)
+    names = describe(users)
+    made = [Planned(kernel, names[kernel], tuple(users[kernel])) for kernel in users]
+    return sorted(made, key=lambda p: p.description)
+
+
+def table_path(target: Target, triton: str) -> Path:
+    """``tests/golden/aot/sm_90.json``, or ``sm_90-triton3.6.json`` for another Triton."""
+    series = triton.rsplit(".", 1)[0]
+    suffix = "" if triton == TRITON else f"-triton{series}"
+    return TABLES / f"{target.name}{suffix}.json"
+
+
+def write(rows: Mapping[str, Row], triton: str) -> str:
+    """The JSON text of a table."""
+    lines = []
+    for description, row in sorted(rows.items()):
+        facts = {k: v for k, v in asdict(row.facts).items() if v or k in ALWAYS}
+        cells = json.dumps({**facts, "networks": sorted(row.networks)})
+        lines.append(f"  {json.dumps(description)}: {cells}")
+    body = ",\n".join(lines)
+    return f'{{"triton": {json.dumps(triton)}, "kernels": {{\n{body}\n}}}}\n'
+
+
+def read(path: Path) -> Rows:
+    """The rows of a table. Raises FileNotFoundError."""
+    table = json.loads(path.read_text(encoding="utf-8"))
+    rows = {}
+    for description, cells in table["kernels"].items():
+        networks = tuple(cells.pop("networks"))
+        rows[description] = Row(Facts(**cells), networks)
+    return rows
+
+
+def differences(before: Mapping[str, Row], after: Mapping[str, Row]) -> list[str]:
+    """A sentence for every kernel that came, went or changed."""
+    found = []
+    for description in sorted(before.keys() | after.keys()):
+        if description not in after:
+            found.append(f"{description}: is in the table, but nothing launches it")
+        elif description not in before:
+            found.append(f"{description}: is launched, but not in the table")
+        else:
+            found += _changes(description, before[description], after[description])
+    return found
+
+
+def _changes(description: str, before: Row, after: Row) -> list[str]:
+    old, new = asdict(before.facts), asdict(after.facts)
+    changed = [f"{k} from {old[k]} to {new[k]}" for k in old if old[k] != new[k]]
+    if sorted(before.networks) != sorted(after.networks):
+        changed.append(f"networks from {', '.join(before.networks)} to {', '.join(after.networks)}")
+    return [f"{description}: {'; '.join(changed)}"] if changed else []
+
+
+def violations(plan: Planned, target: Target, facts: Facts) -> list[str]:
+    """What a kernel must not do: spill, take more shared memory than there is, or, where its tile
+    is wide and in 16 bits, multiply by other instructions than the target's own."""
+    found = []
+    if facts.spills:
+        unit = "bytes" if target.backend == "cuda" else "registers"
+        found.append(f"spills {facts.spills} {unit}")
+    if facts.shared > target.shared_limit:
+        found.append(f"takes {facts.shared} of {target.shared_limit} bytes of shared memory")
+    if _is_wide_product(plan.kernel):
+        if not getattr(facts, target.product):
+            found.append(f"does not use {target.product}")
+        slower = [name for name in sorted(PRODUCTS - {target.product}) if getattr(facts, name)]
+        found += [f"uses {name} {getattr(facts, name)} times" for name in slower]
+    return [f"{target.name}: {plan.description}: {text}" for text in found]
+
+
+def _is_wide_product(kernel: Kernel) -> bool:
+    sizes = {a.name: a.value for a in kernel.arguments}
+    tile = [sizes.get(name) for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K")]
+    operand = kernel.arguments[0].kind
+    wide = all(isinstance(size, int) and size >= WIDE for size in tile[:2])
+    return wide and tile[2] is not None and operand in ("*bf16", "*fp16")

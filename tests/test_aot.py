@@ -1,0 +1,235 @@
+"""Ahead-of-time builds of every kernel of every network, against the committed tables.
+
+The default run compiles two small networks for one target; `pytest -m slow` everything for all.
+Where a difference is wanted, --update-golden or ``python -m benchmarks.aot --update`` writes it.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import convdsl.kernels
+from benchmarks.aot.build import TARGETS, Facts, Target, build_all, triton_version
+from benchmarks.aot.plan import IMPORTS, Argument, Kernel, cut_out, plan
+from benchmarks.aot.table import (
+    TRITON,
+    Planned,
+    Row,
+    Rows,
+    all_networks,
+    differences,
+    planned,
+    read,
+    table_path,
+    violations,
+    write,
+)
+from convdsl.ir.graph import Value
+from convdsl.ir.launch import Size
+
+NETWORKS = dict(all_networks())
+SM_90 = TARGETS["sm_90"]
+HINT = "python -m benchmarks.aot --update  rewrites the tables"
+
+
+@cache
+def plans() -> list[Planned]:
+    return planned(NETWORKS.items())
+
+
+def committed(target: Target) -> Rows:
+    path = table_path(target, TRITON)
+    assert path.exists(), f"{path.name} is missing; {HINT}"
+    return read(path)
+
+
+@cache
+def nests() -> dict[str, Any]:
+    """Every jit function of the kernels by name."""
+    found: dict[str, Any] = {}
+    for module in pkgutil.iter_modules(convdsl.kernels.__path__, "convdsl.kernels."):
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if hasattr(value, "fn") and value.fn.__module__ == module.name:
+                assert name not in found, f"two kernels are called {name}"
+                found[name] = value.fn
+    return found
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_launches_name_real_kernels_and_fill_their_parameters(name: str) -> None:
+    for launch in NETWORKS[name].triton.launches:
+        assert launch.nest in nests(), f"{launch.comment}: no kernel {launch.nest}"
+        parameters = inspect.signature(nests()[launch.nest]).parameters
+        given = [*launch.arguments, *(["EPILOGUE"] if "EPILOGUE" in parameters else [])]
+        assert sorted(given) == sorted(parameters), launch.comment
+        for parameter, argument in launch.arguments.items():
+            at_run_time = isinstance(argument, Value | Size | tuple)
+            constant = "constexpr" in str(parameters[parameter].annotation)
+            assert not (at_run_time and constant), f"{launch.comment}: {parameter} is a constant"
+            if not constant:
+                assert at_run_time or argument is None, f"{launch.comment}: {parameter}"
+
+
+def test_networks_share_equal_kernels() -> None:
+    users = plan([("a", NETWORKS["lenet5"]), ("b", NETWORKS["lenet5"])])
+    assert all(networks == ["a", "b"] for networks in users.values())
+    launches = NETWORKS["lenet5"].triton.launches
+    # inference and training share those that keep nothing for the backward pass
+    assert len(users) < len(launches)
+
+
+def test_parameters_of_rank_one_are_masters() -> None:
+    types = {
+        argument.name: argument.kind
+        for plan in plans()
+        if plan.kernel.nest == "matmul" and "lenet5" in plan.networks
+        for argument in plan.kernel.arguments
+        if argument.kind != "constexpr"
+    }
+    assert types["bias_ptr"] == types["row_sum_ptr"] == "*fp32"
+    assert types["b_ptr"] == "*bf16"
+
+
+def test_only_what_always_holds_is_known_of_sizes() -> None:
+    known = {
+        argument.name: argument
+        for plan in plans()
+        if plan.kernel.nest == "matmul" and "a[i*25088+k*1] b[k*1" in plan.description
+        for argument in plan.kernel.arguments
+    }
+    assert known["depth"].divisible  # 25088
+    assert not known["rows"].divisible  # the batch
+
+
+def test_a_kernel_is_cut_out_with_all_it_uses_and_nothing_else() -> None:
+    text = "A = 1\nB = 2\n\n\ndef f(x):\n    return g(x) + A\n\n\ndef g(x):\n    return x\n"
+    cut = cut_out(text, "f")
+    assert cut.startswith(IMPORTS)
+    assert "A = 1" in cut and "def g" in cut and "B" not in cut
+
+
+def test_a_difference_is_told_in_words() -> None:
+    before = {"k": Row(Facts(64, 0, 1024), ("a",)), "gone": Row(Facts(1, 0, 0), ("a",))}
+    after = {"k": Row(Facts(72, 8, 1024), ("a", "b")), "new": Row(Facts(1, 0, 0), ("a",))}
+    assert differences(before, after) == [
+        "gone: is in the table, but nothing launches it",
+        "k: registers from 64 to 72; spills from 0 to 8; networks from a to a, b",
+        "new: is launched, but not in the table",
+    ]
+    assert differences(after, after) == []
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    rows = {'k "1"': Row(Facts(64, 0, 1024, mma_sync=3), ("a", "b"))}
+    path = tmp_path / "table.json"
+    path.write_text(write(rows, "3.7.1"), encoding="utf-8")
+    assert read(path) == rows
+
+
+GREEDY = f"""{IMPORTS}
+@triton.jit
+def greedy(x_ptr, y_ptr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
+    x = tl.load(x_ptr + tl.arange(0, BLOCK_M)[:, None] * BLOCK_K + tl.arange(0, BLOCK_K)[None, :])
+    y = tl.dot(x, tl.trans(x)) * tl.dot(x, x)
+    tl.store(y_ptr + tl.arange(0, BLOCK_M)[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :], y)
+"""
+
+
+def greedy(block: int, kind: str, warps: int) -> Planned:
+    """Two products of block x block at once, of operands of this kind."""
+    sizes = [Argument(f"BLOCK_{axis}", "constexpr", block) for axis in "MNK"]
+    pointers = (Argument("x_ptr", kind), Argument("y_ptr", "*fp32"))
+    kernel = Kernel(GREEDY, "greedy", (*pointers, *sizes), None, warps, 1)
+    return Planned(kernel, "greedy", ("none",))
+
+
+@pytest.mark.parametrize(
+    ("block", "warps", "target", "complaints"),
+    [
+        (256, 4, "sm_90", ["spills"]),
+        (256, 8, "gfx942", ["spills", "shared memory"]),
+        (64, 2, "sm_90", ["does not use wgmma", "uses mma_sync"]),  # a warp group is four warps
+        (64, 4, "sm_90", []),
+    ],
+)
+def test_a_kernel_that_wants_too_much_is_noticed(
+    block: int, warps: int, target: str, complaints: list[str]
+) -> None:
+    plan, to = greedy(block, "*bf16", warps), TARGETS[target]
+    facts = build_all([(plan.kernel, to)], workers=1)[plan.kernel, to]
+    found = violations(plan, to, facts)
+    assert len(found) == len(complaints)
+    for sentence, complaint in zip(found, complaints, strict=True):
+        assert complaint in sentence
+
+
+def test_what_does_not_compile_is_said() -> None:
+    source = GREEDY.replace("tl.trans(x)", "no_such_function(x)")
+    kernel = Kernel(source, "greedy", greedy(64, "*bf16", 4).kernel.arguments, None, 4, 1)
+    with pytest.raises(RuntimeError, match=r"greedy does not compile for sm_90: .*"):
+        build_all([(kernel, SM_90)], workers=1)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
+def test_the_tables_list_the_kernels_that_are_launched(target: Target) -> None:
+    table = committed(target)
+    # what the facts are is the business of the builds
+    launched = {
+        p.description: Row(table[p.description].facts, p.networks)
+        if p.description in table
+        else Row(Facts(0, 0, 0), p.networks)
+        for p in plans()
+    }
+    found = differences(table, launched)
+    assert not found, "\n".join([*found, HINT])
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
+def test_no_kernel_of_the_tables_wants_too_much(target: Target) -> None:
+    table = committed(target)
+    known = [p for p in plans() if p.description in table]
+    assert known
+    wrong = [text for p in known for text in violations(p, target, table[p.description].facts)]
+    assert not wrong, "\n".join(wrong)
+
+
+def compare(target: Target, chosen: list[Planned], golden: Callable[[Path, str], None]) -> None:
+    """Build the chosen kernels; their rows are those of the table and break no limit."""
+    path = table_path(target, triton_version())
+    if triton_version() != TRITON and not path.exists():
+        pytest.skip(f"the tables are of Triton {TRITON}, this is {triton_version()}")
+    facts = build_all((p.kernel, target) for p in chosen)
+    made = {p.description: Row(facts[p.kernel, target], p.networks) for p in chosen}
+    table = read(path) if path.exists() else {}
+    others = {p.description for p in plans()} - made.keys()
+    merged = {**{d: row for d, row in table.items() if d in others}, **made}
+    changed = differences(table, merged)
+    try:
+        golden(path, write(merged, triton_version()))
+        changed = []
+    except AssertionError:
+        changed = changed or ["the table is not written as its rows are"]
+    # in words, which the two texts side by side are not
+    assert not changed, "\n".join([*changed, HINT])
+    wrong = [t for p in chosen for t in violations(p, target, facts[p.kernel, target])]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_small_networks_compile_to_what_the_table_says(
+    golden: Callable[[Path, str], None],
+) -> None:
+    compare(SM_90, [p for p in plans() if {"lenet5", "digits"} & set(p.networks)], golden)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
+def test_every_network_compiles_to_what_the_table_says(
+    target: Target, golden: Callable[[Path, str], None]
+) -> None:
+    compare(target, plans(), golden)
