@@ -131,7 +131,9 @@ class Network:
 
     def plan(self, batch: int, dtype: str = "fp32") -> MemoryPlan:
         """Memory of a training step on the fused kernels; dtype: ``fp32``, ``bf16``, ``fp16``."""
-        return plan(self.fused, batch, COMPUTE_BYTES[dtype])
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, got {batch}")
+        return plan(self.fused, batch, COMPUTE_BYTES[_known(dtype)])
 
     def table(self, batch: int | None = None, dtype: str = "fp32", flat: bool = False) -> str:
         """The table of `convdsl compile` as plain text.
@@ -139,7 +141,9 @@ class Network:
         batch: adds the training-memory plan. flat: every repetition in rows of its own.
         """
         memory = None if batch is None else self.plan(batch, dtype)
-        return table(self.costs, PLAIN, file=self.source.name, dtype=dtype, flat=flat, plan=memory)
+        return table(
+            self.costs, PLAIN, file=self.source.name, dtype=_known(dtype), flat=flat, plan=memory
+        )
 
     def to_json(self, batch: int | None = None, dtype: str = "fp32") -> str:
         """The report as JSON text (schema: docs/report.schema.json); byte-stable."""
@@ -147,7 +151,7 @@ class Network:
             self.costs,
             version=__version__,
             file=self.source.name,
-            dtype=dtype,
+            dtype=_known(dtype),
             warnings=self.warnings,
             plan=None if batch is None else self.plan(batch, dtype),
         )
@@ -195,6 +199,12 @@ class Network:
         return f"<Network {self.name}: {ends} -> {outs}, {self.parameters_count:,} parameters>"
 
 
+def _known(dtype: str) -> str:
+    if dtype not in COMPUTE_BYTES:
+        raise ValueError(f"dtype must be one of {', '.join(COMPUTE_BYTES)}, got {dtype!r}")
+    return dtype
+
+
 def compile_source(source: Source, options: Options | None = None) -> Network:
     """Parse and lower one source. Raises CompileError with every diagnostic found."""
     program = parse(source)
@@ -206,11 +216,12 @@ def compile_source(source: Source, options: Options | None = None) -> Network:
 def make_options(
     lets: dict[str, Any],
     input: str | None = None,
-    defaults: Iterable[str] = (),
+    defaults: Iterable[str] | str = (),
     strict: bool = False,
     root: Path | None = None,
 ) -> Options:
     """Options from the texts people write: ``input="3@512x512"``, ``defaults=["CONV(K=64)"]``."""
+    defaults = [defaults] if isinstance(defaults, str) else defaults
     return Options(
         lets=lets,
         inputs=parse_shape(input) if input is not None else None,
@@ -224,7 +235,7 @@ def compile(
     path: str | Path,
     *,
     input: str | None = None,
-    defaults: Iterable[str] = (),
+    defaults: Iterable[str] | str = (),
     strict: bool = False,
     **lets: Any,
 ) -> Network:
@@ -244,7 +255,7 @@ def compile_text(
     *,
     name: str = "<text>",
     input: str | None = None,
-    defaults: Iterable[str] = (),
+    defaults: Iterable[str] | str = (),
     strict: bool = False,
     **lets: Any,
 ) -> Network:

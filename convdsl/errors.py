@@ -79,7 +79,10 @@ _add("E116", "missing `,`", "Arguments, parameters and elements of a list are pa
 
 _add("E200", "unknown layer or block", "No layer, block or module has this name.")
 _add(
-    "E201", "unknown argument", "The layer has no argument of this name; see `convdsl layers NAME`."
+    "E201",
+    "argument fits nowhere",
+    "The layer has no argument of this name or place (see `convdsl layers NAME`), or one by place "
+    "stands behind a named one.",
 )
 _add("E202", "argument missing", "The argument has no default and must be given.")
 _add("E203", "argument given twice", "Each argument may be given once, by place, letter or name.")
@@ -130,7 +133,12 @@ _add(
     "Merges such as CONCAT and ADD take branches in braces, other layers, blocks and modules none.",
 )
 _add("E226", "shape of nothing", "`@.C` is read where no tensor flows, or the axis does not exist.")
-_add("E227", "let not used by the file", "`-D NAME=VALUE` names a let that the file does not have.")
+_add(
+    "E227",
+    "let cannot be set",
+    "`-D NAME=VALUE` names a let that the file does not have, or the value given from Python is "
+    "none of the language.",
+)
 
 _add("E300", "file not readable", "The file does not exist, is no regular file or may not be read.")
 _add("E301", "import refused", "Imports stay inside the folder of the importing program.")

@@ -1,6 +1,7 @@
 """Files written whole or not at all, and the private folder that caches live in."""
 
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def replace(path: Path, data: bytes) -> None:
 
     An existing file's mode is kept. Raises OSError; then nothing has changed.
     """
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:

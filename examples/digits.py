@@ -91,14 +91,24 @@ def train(seed: int, options: argparse.Namespace) -> float:
     return (guess == test_y).double().mean().item()
 
 
+def count(text: str) -> int:
+    """An option that is a whole number from 1 up."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number >= 1, not {text!r}")
+    return int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3, help="networks to train (default 3)")
-    parser.add_argument("--epochs", type=int, default=30, help="passes over the data (default 30)")
-    parser.add_argument("--steps", type=int, help="stop after so many steps, printing each loss")
+    parser.add_argument("--seeds", type=count, default=3, help="networks to train (default 3)")
+    parser.add_argument(
+        "--epochs", type=count, default=30, help="passes over the data (default 30)"
+    )
+    parser.add_argument("--steps", type=count, help="stop after so many steps, printing each loss")
     parser.add_argument("--target", choices=("torch", "triton"), help="default: as the device has")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # the tensors are too small to be shared out
     start = time.perf_counter()
     scores = []
     for seed in range(1 if options.steps else options.seeds):

@@ -1,11 +1,20 @@
+"""What all tests share: the interpreter, golden files.
+
+Triton decides at import whether kernels are interpreted, so nothing here may import it.
+"""
+
 import os
-
-os.environ.setdefault("TRITON_INTERPRET", "1")
-
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr != "gpu":
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+        # the tensors are tiny, and the tests run side by side
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -293,6 +293,25 @@ def test_bad_calls_are_refused_before_any_kernel(
         model(x) if y is None else model(x, y)
 
 
+@pytest.mark.parametrize("make", [triton_model, torch_model])
+def test_bad_labels_are_refused_before_the_forward_pass(
+    make: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make(head_graph())
+    monkeypatch.setattr(type(model), "outputs", lambda self, x: pytest.fail("kernels have run"))
+    with pytest.raises(ValueError, match="label 7 is outside"):
+        model(torch.zeros(1, 2, 8, 8), torch.tensor([7]))
+
+
+@pytest.mark.parametrize("make", [triton_model, torch_model])
+def test_tensors_on_another_device_are_refused(make: type) -> None:
+    model = make(head_graph())
+    with pytest.raises(ValueError, match="labels are on meta, the input is on cpu"):
+        model(torch.zeros(1, 2, 8, 8), torch.zeros(1, dtype=torch.int64, device="meta"))
+    with pytest.raises(ValueError, match="the input is on meta, the network on cpu"):
+        model(torch.zeros(1, 2, 8, 8, device="meta"))
+
+
 def test_double_backward_is_refused() -> None:
     model = triton_model(network(lambda m: m(Fc(2), m.inputs[0]), (3,)))
     x = torch.randn(2, 3, requires_grad=True)

@@ -109,7 +109,7 @@ def drawn(text: str, start: str) -> st.SearchStrategy[str]:
     return from_lark(lark, start=start, explicit={k: v for k, v in TERMINALS.items() if k in names})
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=ALL_KINDS)
+@settings(max_examples=100, deadline=None, suppress_health_check=ALL_KINDS)
 @given(drawn(PLAIN, "program"))
 def test_generated_programs(text: str) -> None:
     try:

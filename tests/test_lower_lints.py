@@ -26,16 +26,28 @@ def window(f: int, s: int, p: tuple[int, int] = (0, 0), d: int = 1, ceil: bool =
         (7, window(3, 2), None),
         (7, window(3, 3), "(7-3+0)/3+1 = 2.33: drops 1 column and 1 row"),
         (7, window(3, 3, ceil=True), None),
-        (224, window(7, 2, (3, 3)), "(224-7+6)/2+1 = 112.5: drops 1 column and 1 row"),
+        (224, window(7, 2, (3, 3)), None),  # only padding is left out
         (9, window(3, 3, d=2), "(9-5+0)/3+1 = 2.33: drops 1 column and 1 row"),
         (8, window(3, 4, (1, 0)), "(8-3+1)/4+1 = 2.5: drops 2 columns and 2 rows"),
-        (1000, window(1, 1000), "(1000-1+0)/1000+1 = 1.99: drops 999 columns and 999 rows"),
+        (1000, window(1, 1000), None),  # no more than between any two windows
         (4, window(9, 2), None),
         (7, Window(everything=True), None),
     ],
 )
 def test_dropped_rows_and_columns(size: int, seen: Window, expected: str | None) -> None:
     assert dropped(seen, TensorType((3, size, size))) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "seen", "expected"),
+    [
+        (224, window(7, 2, (3, 3)), "(224-7+6)/2+1 = 112.5: drops 1 column and 1 row"),
+        (1000, window(1, 1000), "(1000-1+0)/1000+1 = 1.99: drops 999 columns and 999 rows"),
+        (7, window(3, 2), None),
+    ],
+)
+def test_strict_speaks_of_every_fraction(size: int, seen: Window, expected: str | None) -> None:
+    assert dropped(seen, TensorType((3, size, size)), strict=True) == expected
 
 
 def test_axes_with_numbers_of_their_own() -> None:

@@ -210,6 +210,36 @@ def test_a_pipe_gets_every_column_and_a_narrow_terminal_what_fits() -> None:
     assert "138,357,544" in narrow
 
 
+def table_part(text: str) -> list[str]:
+    return text.split("\n\n")[1].splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 90, 100, 120, 140, 160])
+def test_deep_nets_fit_the_terminal_and_lose_the_least_needed_columns_first(width: int) -> None:
+    costs = costs_of(compile_text(VGG16))
+    lines = table_part(table(costs, Style(width=width, terminal=True), file="<text>"))
+    assert max(map(len, lines)) <= width
+    heading = lines[0]
+    order = ["line", "KiB", "= fused", "= weights+bias"]
+    kept = [word in heading for word in order]
+    assert kept == sorted(kept, reverse=True)
+    assert all(
+        word in heading for word in ("layer", "output", "parameters", "MACs", "RF", "kernel")
+    )
+    assert any(line.endswith("k10") or " k10 " in line for line in lines)  # a kernel is never cut
+
+
+def test_several_inputs_and_outputs_are_named_in_the_headline() -> None:
+    text = """
+input left: 8x8x3
+input right: 8x8x3
+net both = ADD{ @left | @right } as sum - GAP - FC(2), SOFTMAX
+output map = @sum
+"""
+    first = shown(compile_text(text)).splitlines()[0]
+    assert first == "both (<text>): left 8x8x3; right 8x8x3 -> output 2, SOFTMAX; map 8x8x3"
+
+
 def explained(network: Network, wanted: str) -> str:
     costs = costs_of(network)
     return "\n".join(explain(row, costs.graph.notation) for row in select(costs, wanted))
@@ -239,6 +269,13 @@ def test_explanation_of_uneven_sizes() -> None:
     assert "parameters = F*F*C1*K = 3*3*1*1 = 9" in text
     text = explained(compile_text("input 9x9x1\nnet a = CONV(1, P=0, dilation=2)"), "1")
     assert "(9 - (2*(3-1)+1) + 0)/1 + 1 = 5" in text
+
+
+def test_explanation_of_rounding() -> None:
+    text = explained(compile_text("input 1000x8x1\nnet a = POOL(1, S=1000x3, round=ceil)"), "1")
+    assert "W2 = (W1 - F + 2P)/S + 1 = (8 - 1 + 0)/3 + 1 = 3.33, rounded down to 3" in text
+    assert "one more window would see padding only" in text
+    assert "H2 = (H1 - F + 2P)/S + 1 = (1000 - 1 + 0)/1000 + 1 = 1.99, rounded down to 1" in text
 
 
 def test_layers_are_found_by_number_name_and_text() -> None:

@@ -20,7 +20,7 @@ _STAGES = ("ast", "ir", "fused", "triton", "torch")
 _DTYPES = ("fp32", "bf16", "fp16")
 
 
-@click.command("compile")
+@click.command("compile", short_help="Show the layers, shapes and costs of a .cnn file.")
 @click.argument("file", required=False, type=click.Path())
 @click.option("-e", "text", metavar="TEXT", help="Compile this text instead of a file.")
 @program_options
@@ -87,8 +87,8 @@ def compile_command(
         if format_ == "json":
             errors = ""  # they are in the document
     if to_file and output is not None:
-        source = Path(file) if file not in (None, STDIN) and file is not None else None
-        write_atomically(Path(output), result, source)
+        sources = [] if file in (None, STDIN) or file is None else [Path(file)]
+        write_atomically(Path(output), result, [*sources, *network.lowered.uses.files])
         result = ""
     return Outcome(result, errors, code)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from convdsl.ir.op import Head, Layer
 
 
-@click.command()
+@click.command(short_help="Explain the code of a finding, such as E210.")
 @click.argument("code")
 def explain(code: str) -> Outcome:
     """Say what the finding CODE (such as E210) means and how to mend it."""
@@ -27,7 +27,7 @@ def explain(code: str) -> Outcome:
     return Outcome(f"{wanted}: {entry.title}\n\n{entry.explanation}\n")
 
 
-@click.command()
+@click.command(short_help="List the layers and heads, or show one with its arguments.")
 @click.argument("name", required=False)
 def layers(name: str | None) -> Outcome:
     """List the layers and heads of the language, or show one with its arguments."""

@@ -68,10 +68,17 @@ def parameter_table(graph: Graph, out: Writer) -> None:
     out.line("}")
 
 
-def inputs_table(graph: Graph) -> str:
-    """``INPUTS``: name -> shape of one sample, (C, H, W) or (C,)."""
-    items = ", ".join(f'"{v.name}": {_tuple(v.type.shape)}' for v in graph.inputs)
-    return f"INPUTS = {{{items}}}"
+def ends_table(graph: Graph, out: Writer) -> None:
+    """``INPUTS``: name -> shape of one sample; ``LABELS``: shape and classes for every head."""
+    inputs = ", ".join(f'"{v.name}": {_tuple(v.type.shape)}' for v in graph.inputs)
+    out.line(f"INPUTS = {{{inputs}}}")
+    labels = [
+        f"({_tuple(o.head.labels(o.value.type).shape)}, {o.value.type.channels})"
+        for o in graph.outputs
+        if o.head is not None
+    ]
+    if labels:
+        out.line(f"LABELS = ({', '.join(labels)},)")
 
 
 def _tuple(values: tuple[float, ...]) -> str:

@@ -133,7 +133,8 @@ class FunctionBody:
             self.out.line(f"{self.names[node.output]} = {source}.view{shape}")
             return
         group = node.op if isinstance(node.op, Group) else Group((node,), stored)
-        for value in stored:
+        self.needed.add(group.result)  # a kernel stores its own result, read or not
+        for value in dict.fromkeys((*stored, group.result)):
             self.allocate(value)
         self.schedule(group.schedule(node, Tail(group.result)), comment, epilogue(group))
 

@@ -7,7 +7,7 @@ shares parameter names, checks and results with the Triton target.
 from collections.abc import Callable
 
 from convdsl.codegen.copy_source import Copier
-from convdsl.codegen.header import class_name, docstring, inputs_table, parameter_table, where
+from convdsl.codegen.header import class_name, docstring, ends_table, parameter_table, where
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Graph, Value
 
@@ -31,11 +31,10 @@ def emit_torch(graph: Graph, source: str) -> str:
         body.line(f'"""{class_name(graph)} in plain PyTorch."""')
         body.line()
         parameter_table(graph, body)
-        body.line(inputs_table(graph))
+        ends_table(graph, body)
         body.line()
         _outputs(graph, body)
         if any(o.head for o in graph.outputs):
-            support.add("runtime.support", "check_labels")
             emit_heads(graph, body, torch_loss)
     parts = [
         "\n".join(docstring(graph, source, "Plain PyTorch.")),
@@ -115,13 +114,8 @@ def emit_heads(graph: Graph, out: Writer, loss: Callable[[Graph, int, str, str],
     with out.indent():
         terms = []
         for number, output in enumerate(graph.outputs):
-            if output.head is None:
-                continue
-            kind = output.head.labels(output.value.type)
-            shape = ", ".join([f"len(outputs[{number}])", *(str(s) for s in kind.shape)])
-            classes = output.value.type.channels
-            out.line(f"check_labels(y, ({shape},), {classes})")
-            terms.append(loss(graph, number, f"outputs[{number}]", "y"))
+            if output.head is not None:
+                terms.append(loss(graph, number, f"outputs[{number}]", "y"))
         out.line(f"return {' + '.join(terms)}")
     out.line()
     out.line("def predictions(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:")

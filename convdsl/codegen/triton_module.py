@@ -7,7 +7,7 @@ backward pass are straight lists of kernel launches on channels-last tensors.
 from dataclasses import dataclass
 
 from convdsl.codegen.copy_source import Copier
-from convdsl.codegen.header import class_name, docstring, inputs_table, parameter_table
+from convdsl.codegen.header import class_name, docstring, ends_table, parameter_table
 from convdsl.codegen.launches import EmittedLaunch, FunctionBody, Kernels, local_names
 from convdsl.codegen.torch_module import emit_heads
 from convdsl.codegen.writer import Writer
@@ -54,7 +54,6 @@ def emit_triton(training: Graph, inference: Graph, source: str) -> TritonText:
     module = Writer()
     _module(training, module)
     if any(o.head for o in training.outputs):
-        support.add("runtime.support", "check_labels")
         with module.indent():
             emit_heads(training, module, _loss_text)
     kernels.copier.add("kernels.pointwise", "keep")
@@ -235,7 +234,7 @@ def _module(graph: Graph, out: Writer) -> None:
         out.line(f'"""{name} on fused Triton kernels."""')
         out.line()
         parameter_table(graph, out)
-        out.line(inputs_table(graph))
+        ends_table(graph, out)
         out.line()
         arguments = ", ".join(f"{names[v]}: Tensor" for v in graph.inputs)
         out.line(f"def outputs(self, {arguments}) -> tuple[Tensor, ...]:")

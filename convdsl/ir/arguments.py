@@ -93,11 +93,16 @@ def flag(value: Any) -> bool:
 def number(least: float = float("-inf"), most: float = float("inf")) -> Converter:
     """A finite number in ``[least, most]``."""
 
+    bounds = [f">= {least:g}"] if isfinite(least) else []
+    if isfinite(most):
+        # a bound just below 1 reads as 1
+        bounds.append(f"{'<=' if float(f'{most:g}') == most else '<'} {most:g}")
+
     def convert(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
             raise ArgumentError("a number")
         if not least <= value <= most:
-            raise ArgumentError(f"a number from {least:g} to {most:g}")
+            raise ArgumentError(f"a number {' and '.join(bounds)}")
         return float(value)
 
     return convert

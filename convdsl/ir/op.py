@@ -140,6 +140,8 @@ class Layer(Op):
     flattens: ClassVar[bool] = False
     #: a nonlinearity applied to each element, which raw scores must not have gone through
     is_activation: ClassVar[bool] = False
+    #: what other systems call it, for "did you mean"
+    aliases: ClassVar[tuple[str, ...]] = ()
     #: programs for documentation and tests: ``("3@8x8", "CONV(4, F=3)")``
     examples: ClassVar[tuple[tuple[str, str], ...]] = ()
 

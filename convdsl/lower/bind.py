@@ -88,10 +88,21 @@ def bind(
     """
     bound = Bound()
     places = iter(signature.specs)
+    named: ast.Argument | None = None
+    misplaced: ast.Argument | None = None
     for argument in arguments:
-        spec = next(places, None) if argument.name is None else signature.find(argument.name)
+        if argument.name is not None:
+            named = named or argument
+            spec = signature.find(argument.name)
+        elif named is not None:
+            misplaced = misplaced or argument
+            continue
+        else:
+            spec = next(places, None)
         if spec is None:
             bound.problems.append(_unknown(signature, argument))
+            if argument.name is None:
+                break  # those behind it are as many too many
         elif spec.name in bound.spans:
             bound.problems.append(_twice(signature, argument, spec, bound.spans[spec.name]))
         else:
@@ -105,7 +116,9 @@ def bind(
                 bound.spans[name] = argument.span
                 _convert(bound, signature, spec, argument, defaults.evaluate, defaults.names)
         del bound.shown[own:]
-    if call is not None:
+    if misplaced is not None and named is not None:
+        bound.problems.append(_misplaced(misplaced, named))
+    elif call is not None:
         lacking = [s for s in signature.specs if s.required and s.name not in bound.spans]
         bound.problems += [_missing(signature, spec, call) for spec in lacking]
     return bound
@@ -166,6 +179,15 @@ def _unknown(signature: Signature, argument: ast.Argument) -> Diagnostic:
         (Label(argument.span),),
         help=suggestion(argument.name, candidates),
         notes=(_listing(signature),),
+    )
+
+
+def _misplaced(argument: ast.Argument, named: ast.Argument) -> Diagnostic:
+    return Diagnostic(
+        "E201",
+        "an argument by place stands behind a named one",
+        (Label(argument.span), Label(named.span, "named")),
+        help="name it too, or move it to the front",
     )
 
 

@@ -14,16 +14,17 @@ from convdsl.source import Span
 class Limits:
     """What one program may use.
 
-    layers: nodes of the graph. steps: items visited, also those a condition leaves out.
-    operands: numbers and names worked out in expressions. imports: imported files; text: their
-    characters together. depth: block calls inside one another, and imports likewise.
+    layers: nodes of the graph, and repetitions of one item. steps: items visited, also those that
+    a condition leaves out. operands: numbers and names worked out in expressions. imports: imported
+    files; text: their characters together. depth: block calls inside one another, and imports
+    likewise.
     nesting: items inside one another (groups, branches, repeats and calls together).
     elements: of one tensor of one sample. integer: bound of every integer's size.
     values: numbers inside one tuple, and parameters of one block. errors: reported in one run.
     """
 
     layers: int = 10_000
-    steps: int = 100_000
+    steps: int = 50_000
     operands: int = 200_000
     imports: int = 256
     text: int = 1 << 20
@@ -75,6 +76,11 @@ class Budget:
             raise Exhausted(exceeded("steps of expansion", self.limits.steps, span, frames))
         if self._level > self.limits.nesting:
             raise Exhausted(exceeded("items inside one another", self.limits.nesting, span, frames))
+
+    def repeats(self, count: int, span: Span, frames: tuple[Frame, ...]) -> None:
+        """A repeat of ``count`` times: refused before its first repetition is made."""
+        if count > self.limits.layers:
+            raise Exhausted(exceeded("repetitions", self.limits.layers, span, frames))
 
     def skip(self, span: Span) -> None:
         """One more item that is passed over because an earlier one failed."""

@@ -63,7 +63,14 @@ class Checker:
         for lines in unit.defaults.values():
             for _, default in lines:
                 signature = layer_signature(default.layer)
-                if signature is None:
+                recipe = unit.recipes.get(default.layer)
+                if signature is None and recipe is not None:
+                    message = f"`default` completes layers, and {default.layer} is a "
+                    message += recipe.definition.keyword
+                    help = f"write the default in its definition: {default.layer}(name=value)"
+                    label = Label(default.layer_span)
+                    self._findings.add(Diagnostic("E200", message, (label,), help=help))
+                elif signature is None:
                     self._findings.add(unknown_layer(default.layer, default.layer_span, ()))
                 else:
                     self._bind(signature, default.arguments, unit.lets, None, None)

@@ -130,14 +130,21 @@ def plain(value: Value) -> Value:
 
 
 def show(value: Value) -> str:
-    """A value as the language writes it: ``3x5``, ``true``, ``0.5``."""
+    """A value as the language writes it: ``3x5``, ``((0, 1), (1, 0))``, ``true``, ``0.5``."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
         if len(value) > 1 and all(type(v) is int and v >= 0 for v in value):
             return "x".join(map(str, value))
-        return "(" + ", ".join(show(v) for v in value) + ")"
+        return _listed(value)
     return f'"{value}"' if isinstance(value, str) and not isinstance(value, Word) else str(value)
+
+
+def _listed(value: Value) -> str:
+    """Tuples inside one another by brackets only: ``(0x1, 1x0)`` would look like two sizes."""
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_listed, value)) + ")"
+    return show(value)
 
 
 def _unfit(value: Value, wanted: str, span: Span, context: Context) -> Failed:

@@ -55,6 +55,7 @@ class Expander:
     """Expands the chains of the program ``root`` into ``nodes``.
 
     inputs: the named inputs, which the blocks of that file can reach. top: its outermost scope.
+    resized: the input is not the one the file was written for.
     """
 
     root: Unit
@@ -63,6 +64,7 @@ class Expander:
     findings: Findings
     inputs: Tags
     top: Path
+    resized: bool = False
     #: tags that became part of a parameter's name
     naming: set[Span] = field(default_factory=set)
     _modules: dict[Recipe, Module] = field(default_factory=dict)
@@ -131,9 +133,9 @@ class Expander:
         wanted = tensor_type(note.shape)
         if result is None or result.type != wanted:
             found = "nothing" if result is None else self.nodes.notation.show(result.type)
-            raise failure(
-                "E211", f"this is {found}, not {self.nodes.notation.show(wanted)}", note.span
-            )
+            message = f"this is {found}, not {self.nodes.notation.show(wanted)}"
+            help = "the note may hold for the file's own input only; then leave it out"
+            raise failure("E211", message, note.span, help if self.resized else None)
 
     def _repeat(
         self,
@@ -145,6 +147,7 @@ class Expander:
         label: str | None,
     ) -> Flow:
         count, bindings = iterations(repeat, self.context(flow, scope))
+        self.budget.repeats(count, repeat.span, scope.frames)
         block = self._single_block(item, index, scope)
         component = self._component(label, block or "stack", scope, repeat.span)
         path = scope.path.child(component) if component else scope.path
@@ -297,17 +300,15 @@ class Expander:
             self._modules[recipe] = known
         if (known.input, known.arguments) != (kind, values):
             message = f"{call.name} has one set of weights, but other arguments here"
-            first = "first used here"
+            first, here = "first used here", ""
             if known.input is not None and kind is not None and known.input != kind:
-                show_type = self.nodes.notation.show
-                message = f"{call.name} is used on {show_type(kind)} and on "
-                message += show_type(known.input)
-                first = f"on {show_type(known.input)}"
+                first, here = (f"on {self.nodes.notation.show(t)}" for t in (known.input, kind))
+                message = f"{call.name} has one set of weights, but is used {first} and {here}"
             raise Failed(
                 Diagnostic(
                     "E223",
                     message,
-                    (Label(call.span), Label(known.span, first)),
+                    (Label(call.span, here), Label(known.span, first)),
                     help="make it a `block` if each use may have weights of its own",
                 )
             )
@@ -341,9 +342,10 @@ class Expander:
     ) -> list[tuple[Flow, Branch]]:
         """Every branch with its result. All are expanded, also behind one that failed."""
         results: list[tuple[Flow, Branch]] = []
-        start = flow.type if isinstance(flow, Tensor) else None
         for number, chain in enumerate(call.branches):
             steps: list[Step] = []
+            elsewhere = isinstance(chain.items[0].body, ast.Reference)
+            start = flow.type if isinstance(flow, Tensor) and not elsewhere else None
             inner = replace(scope, path=path.child(str(number)))
             result = self.chain(chain, flow, inner, steps)
             results.append((result, Branch(chain.span, start, tuple(steps))))

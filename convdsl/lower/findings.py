@@ -107,5 +107,5 @@ def suggestion(name: str, candidates: Iterable[str]) -> str | None:
     if wanted in by_upper:
         return f"did you mean {by_upper[wanted]}?"
     parts = [c for c in by_upper if len(c) > 2 and (wanted.startswith(c) or wanted.endswith(c))]
-    best = sorted(parts, key=len)[-1:] or get_close_matches(wanted, by_upper, 1, 0.6)
+    best = sorted(parts, key=len)[-1:] or get_close_matches(wanted, by_upper, 1, 0.65)
     return f"did you mean {by_upper[best[0]]}?" if best else None

@@ -25,11 +25,13 @@ def head_signature(name: str) -> Signature | None:
 
 def unknown_layer(name: str, span: Span, recipes: Iterable[str]) -> Diagnostic:
     """The E200 finding, with the nearest layer, block or module."""
+    alias = next((n for n, layer in LAYERS.items() if name.upper() in layer.aliases), None)
+    near = f"did you mean {alias}?" if alias else suggestion(name, (*LAYERS, *recipes))
     return Diagnostic(
         "E200",
         f"no layer, block or module is called `{name}`",
         (Label(span),),
-        help=suggestion(name, (*LAYERS, *recipes)) or "`convdsl layers` lists the layers",
+        help=near or "`convdsl layers` lists the layers",
     )
 
 

@@ -121,7 +121,7 @@ def _bare(name: str) -> bool:
 
 
 def _unused(unit: Unit, naming: AbstractSet[Span], findings: Findings) -> None:
-    """W304 for lets, blocks, modules, imported names and tags that nothing in the file reads."""
+    """W304 for lets, blocks, modules, imports, named inputs and tags that nothing reads."""
     nodes: list[object] = [seen.node for chain in _chains(unit) for seen in walk(chain)]
     nodes += [net.head for _, net in unit.nets]
     nodes += [line for lines in unit.defaults.values() for _, line in lines]
@@ -140,6 +140,8 @@ def _unused(unit: Unit, naming: AbstractSet[Span], findings: Findings) -> None:
                 _never("let", name, statement.name_span, findings)
             case ast.Definition(name=name) if name not in calls:
                 _never(statement.keyword, name, statement.name_span, findings)
+            case ast.Input(name=str(name)) if name not in tags and len(unit.inputs) > 1:
+                _never("input", name, statement.span, findings)
             case ast.Import():
                 for name, span in statement.names:
                     if name not in calls:

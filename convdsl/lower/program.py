@@ -3,15 +3,17 @@
 Checks names before anything is expanded, and stops there only if a block is recursive.
 """
 
+from math import isfinite
+from numbers import Integral, Real
 from pathlib import Path
 
 from convdsl.diagnostics import CompileError, Diagnostic, Label
 from convdsl.ir.graph import Graph, Output
 from convdsl.ir.graph import Value as Tensor
 from convdsl.ir.types import Notation
-from convdsl.lower.budget import Budget, Exhausted
+from convdsl.lower.budget import Budget, Exhausted, Limits
 from convdsl.lower.check import Checker
-from convdsl.lower.evaluate import Unknown, Value, Word
+from convdsl.lower.evaluate import UNKNOWN, Unknown, Value, Word
 from convdsl.lower.expand import Expander
 from convdsl.lower.findings import Failed, Findings, Poisoned, failure, suggestion
 from convdsl.lower.heads import attach
@@ -29,7 +31,6 @@ from convdsl.syntax import ast
 
 #: names of what the file leaves without one
 INPUT, OUTPUT = "x", "output"
-_OUTSIDE = Span(Source("<command line>", ""), 0, 0)
 
 
 def lower(program: ast.Program, options: Options | None = None) -> Lowered:
@@ -57,7 +58,9 @@ class _Lowering:
         self.importer = Importer(options.root, options.limits, findings)
         statements = (*options.defaults, *program.statements)
         program = ast.Program(program.source, statements)
-        lets = {name: _word(value) for name, value in options.lets.items()}
+        lets: dict[str, Value | Unknown] = {
+            name: self._given(name, value) for name, value in options.lets.items()
+        }
         self.unit = collect(program, folder, lets, options.limits, findings)
         self.lets = lets
 
@@ -80,7 +83,8 @@ class _Lowering:
         nodes = Nodes(notation, options.strict, budget, findings)
         top = Names()
         tags = Tags()
-        expander = Expander(unit, nodes, budget, findings, tags, top)
+        resized = options.inputs is not None and bool(unit.inputs)
+        expander = Expander(unit, nodes, budget, findings, tags, top, resized)
         start, inputs = self._inputs(nodes, tags)
         outputs = self._outputs(expander, start)
         findings.raise_errors()
@@ -101,6 +105,15 @@ class _Lowering:
             tuple(self.importer.units),
         )
         return Lowered(graph, findings.warnings, uses)
+
+    def _given(self, name: str, value: object) -> Value | Unknown:
+        """The value given for a let, as one of the language. E227 if it is none."""
+        given = _value(value, name, self.options.limits)
+        if isinstance(given, Unknown):
+            message = f"this {type(value).__name__} is no value for let `{name}`"
+            help = "give a number below 2**63, true or false, a word, or a tuple of these"
+            self.findings.add(Diagnostic("E227", message, help=help))
+        return given
 
     def _lets(self) -> None:
         """A bare chain takes its free names from `-D`; anything else must have the let."""
@@ -191,11 +204,23 @@ class _Lowering:
         return tuple(outputs)
 
 
-def _word(value: Value) -> Value:
-    """A word given from outside, as one that no name binds."""
-    if isinstance(value, str) and not isinstance(value, Word):
-        return Word.at(value, _OUTSIDE)
-    return value
+def _value(value: object, name: str, limits: Limits) -> Value | Unknown:
+    """What Python code gives for a let: numbers of any library, words, tuples and lists."""
+    match value:
+        case bool() | Word():
+            return value
+        case str() if value.isidentifier():
+            source = Source("<lets>", f"{name}={value}")
+            return Word.at(value, Span(source, len(name) + 1, len(source.text)))
+        case Integral() if abs(int(value)) < limits.integer:
+            return int(value)
+        case Real() if not isinstance(value, Integral) and isfinite(value):
+            return float(value)
+        case tuple() | list() if 1 < len(value) <= limits.values:
+            parts = [_value(part, name, limits) for part in value]
+            known = tuple(part for part in parts if not isinstance(part, Unknown))
+            return known if len(known) == len(parts) else UNKNOWN
+    return UNKNOWN
 
 
 def _names(unit: Unit) -> set[str]:

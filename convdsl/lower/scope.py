@@ -12,8 +12,8 @@ from keyword import iskeyword
 from convdsl.diagnostics import Frame
 from convdsl.ir.graph import Value as Tensor
 from convdsl.lower.evaluate import Names
-from convdsl.lower.findings import Poisoned, failure, suggestion
-from convdsl.lower.unit import Unit
+from convdsl.lower.findings import Failed, Poisoned, failure, suggestion
+from convdsl.lower.unit import Unit, twice
 from convdsl.source import Span
 
 
@@ -68,7 +68,7 @@ class Path:
 #: attributes of every generated ``nn.Module``: a scope so named could not be reached by its name
 MODULE_ATTRIBUTES = frozenset(
     """
-    INPUTS TABLE T_destination add_module apply bfloat16 buffers call_super_init children
+    INPUTS LABELS TABLE T_destination add_module apply bfloat16 buffers call_super_init children
     compile compute_dtype cpu cuda double dtype dump_patches eval extra_repr float forward
     get_buffer get_extra_state get_parameter get_submodule half ipu layout load_state_dict
     losses modules mtia named_buffers named_children named_modules named_parameters outputs
@@ -94,17 +94,19 @@ class Tags:
     def __init__(self, outer: "Tags | None" = None) -> None:
         self._outer = outer
         self._flows: dict[str, Flow] = {}
+        self._spans: dict[str, Span] = {}
         self.poisoned = False  # an item here failed, so a tag may be missing for that reason
 
     def refuse_second(self, name: str, span: Span) -> None:
         """Raises Failed E207 if the scope has the name already."""
         if name in self._flows:
-            raise failure("E207", f"`{name}` is defined twice in its scope", span)
+            raise Failed(twice(name, span, self._spans[name]))
 
     def bind(self, name: str, flow: Flow, span: Span) -> None:
         """Raises Failed E207 if the scope has the name already."""
         self.refuse_second(name, span)
         self._flows[name] = flow
+        self._spans[name] = span
 
     def find(self, name: str, span: Span) -> Flow:
         """Raises Failed E206, or Poisoned if an earlier failure may be why it is missing."""

@@ -7,6 +7,7 @@ defaults hold from their line on.
 
 from bisect import bisect_left
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from convdsl.lower.bind import Signature
 from convdsl.lower.budget import Exhausted, Limits, exceeded
 from convdsl.lower.evaluate import UNKNOWN, WORDS, Context, Unknown, Value, evaluate, no_tensor
 from convdsl.lower.findings import Failed, Findings, Poisoned, failure
+from convdsl.lower.walk import operators
 from convdsl.source import Span
 from convdsl.syntax import ast
 
@@ -67,7 +69,7 @@ class Unit:
                     "E208",
                     f"{recipe.definition.keyword} `{name}` is written like a built-in layer",
                     span,
-                    f"use a lower-case letter: {name.capitalize()}",
+                    f"use a lower-case letter: {name.lower()}",
                 ).diagnostic
             )
         if name in self.recipes:
@@ -91,18 +93,19 @@ def twice(name: str, span: Span, first: Span, nameless: str = "") -> Diagnostic:
 def collect(
     program: ast.Program,
     folder: Path | None,
-    overrides: Mapping[str, Value],
+    overrides: Mapping[str, Value | Unknown],
     limits: Limits,
     findings: Findings,
 ) -> Unit:
     """The tables of ``program``, imports aside. ``overrides`` take the place of lets' values."""
     unit = Unit(program, folder)
     context = Context(unit.lets, no_tensor, limits)
+    lets = {s.name for s in program.statements if isinstance(s, ast.Let)}
     spans: dict[str, Span] = {}
     for position, statement in enumerate(program.statements):
         match statement:
             case ast.Let():
-                _let(unit, statement, overrides, context, spans, findings)
+                _let(unit, statement, overrides, context, spans, lets, findings)
             case ast.Default():
                 unit.defaults.setdefault(statement.layer, []).append((position, statement))
             case ast.Definition():
@@ -119,9 +122,10 @@ def collect(
 def _let(
     unit: Unit,
     let: ast.Let,
-    overrides: Mapping[str, Value],
+    overrides: Mapping[str, Value | Unknown],
     context: Context,
     spans: dict[str, Span],
+    lets: AbstractSet[str],
     findings: Findings,
 ) -> None:
     if let.name in WORDS:
@@ -133,14 +137,26 @@ def _let(
         return
     spans[let.name] = let.name_span
     try:
-        unit.lets[let.name] = (
-            overrides[let.name] if let.name in overrides else evaluate(let.value, context)
-        )
+        if let.name in overrides:
+            unit.lets[let.name] = overrides[let.name]
+        else:
+            _look_ahead(let, lets - unit.lets.keys())
+            unit.lets[let.name] = evaluate(let.value, context)
     except Failed as failed:
         findings.add(failed.diagnostic)
         unit.lets[let.name] = UNKNOWN
     except Poisoned:
         unit.lets[let.name] = UNKNOWN
+
+
+def _look_ahead(let: ast.Let, later: AbstractSet[str]) -> None:
+    """Raises Failed E205 if the value uses the let itself or one of those ``later`` ones."""
+    for part in operators(let.value):
+        if isinstance(part, ast.Name) and part.id == let.name:
+            raise failure("E205", f"`{let.name}` uses itself", part.span)
+        if isinstance(part, ast.Name) and part.id in later:
+            help = f"move `let {part.id}` above this line"
+            raise failure("E205", f"`{part.id}` is defined only further down", part.span, help)
 
 
 def _parameters(definition: ast.Definition, limits: Limits, findings: Findings) -> None:

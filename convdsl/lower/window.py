@@ -26,12 +26,12 @@ def dropped(window: Window | None, x: TensorType, strict: bool = False) -> str |
         room = x.spatial[axis] - extent + pads
         if room < 0 or room % stride == 0:
             continue
-        size = _hundredths(room, stride)
+        size = inexact(room, stride)
         gap = max(0, stride - extent)  # left out between any two windows, so no loss at the end
-        count = room % stride - window.padding[axis][1] - gap
-        if count <= 0 and not strict:
+        unseen = room % stride - window.padding[axis][1]
+        if unseen <= gap and not strict:
             continue
-        count = count if count > 0 else room % stride
+        count = unseen if unseen > 0 else room % stride
         noun = word if count == 1 else f"{word}s"
         fraction = f"({x.spatial[axis]}-{extent}+{pads})/{stride}+1 = {size}"
         by_fraction.setdefault(fraction, []).append(f"{count} {noun}")
@@ -39,7 +39,7 @@ def dropped(window: Window | None, x: TensorType, strict: bool = False) -> str |
     return "; ".join(parts) or None
 
 
-def _hundredths(room: int, stride: int) -> str:
+def inexact(room: int, stride: int) -> str:
     """room/stride + 1, rounded down so that it never looks whole."""
     text = f"{floor(room * 100 / stride) / 100 + 1:.2f}"
     return text if not text.endswith("0") or text.endswith(".00") else text[:-1]

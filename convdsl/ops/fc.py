@@ -20,6 +20,7 @@ class Fc(Layer):
 
     has_epilogue = True
     flattens = True
+    aliases = ("DENSE", "LINEAR")
     examples = (("12", "FC(6)"), ("7", "FC(3, bias=false)"))
 
     def shape(self, *inputs: TensorType) -> TensorType:

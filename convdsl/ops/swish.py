@@ -12,4 +12,5 @@ class Swish(Pointwise):
     # s + x*s*(1 - s), with 1 - s(x) = s(-x) free of cancellation
     derivative = "{dy} * tl.sigmoid({x}) * (1.0 + {x} * tl.sigmoid(-{x}))"
     torch = "F.silu({x})"
+    aliases = ("SILU",)
     examples = (("6@5x7", "SWISH"), ("10", "SWISH"))

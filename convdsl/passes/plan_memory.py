@@ -3,7 +3,9 @@
 A value lives from the node that makes it to the last node that reads it. Values are placed
 largest first at the lowest offset free for their whole life (best-fit greedy, as in
 Pisarchyk and Lee, 2020, "Efficient Memory Management for Deep Neural Net Inference"). Views share
-the tensor they view. Parameters and their gradients live outside the arena.
+the tensor they view. Parameters and their gradients live outside the arena. Generated modules take
+each tensor from torch's allocator and give it back after its last use, but autograd holds what was
+saved until the backward pass has ended; there the plan is the lower figure.
 """
 
 from dataclasses import dataclass

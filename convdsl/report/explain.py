@@ -13,6 +13,7 @@ from math import prod
 
 from convdsl.ir.op import Window
 from convdsl.ir.types import Notation
+from convdsl.lower.window import inexact
 from convdsl.report.costs import Costs, Row
 
 _AXES = {1: ("L",), 2: ("H", "W")}
@@ -102,8 +103,10 @@ def _size(name: str, window: Window, axis: int, given: int, got: int) -> str:
     )
     if room % stride == 0:
         return f"{text}{got}"
-    direction = "up" if window.ceil else "down"
-    return f"{text}{room / stride + 1:.2f}, rounded {direction} to {got}"
+    if got > room // stride + 1:
+        return f"{text}{inexact(room, stride)}, rounded up to {got}"
+    why = ": one more window would see padding only" if window.ceil else ""
+    return f"{text}{inexact(room, stride)}, rounded down to {got}{why}"
 
 
 def _counts(row: Row) -> tuple[str, ...]:

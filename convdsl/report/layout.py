@@ -1,7 +1,7 @@
 """Cells to an aligned text table.
 
 In a pipe the table is as wide as its contents. On a terminal it fits the terminal if it can:
-optional columns go first, then long cells are cut.
+columns that may go leave in their order until the others, cut where they may be, find room.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,14 @@ _GAP = 2
 class Column:
     """A heading and how its cells are shown.
 
-    right: aligned to the right, as numbers are. optional: left out where the terminal is too
-    narrow. least: cells to which the column may be cut there, None for never.
+    right: aligned to the right, as numbers are. leaves: place in the order in which columns are
+    left out where the terminal is too narrow, 0 for never. least: cells to which the column may
+    be cut there, None for never.
     """
 
     heading: str
     right: bool = False
-    optional: bool = False
+    leaves: int = 0
     least: int | None = None
 
 
@@ -71,9 +72,11 @@ def _total(widths: dict[int, int]) -> int:
 
 def _fit(columns: Sequence[Column], widths: dict[int, int], room: int) -> None:
     """Drop and narrow columns until the room suffices; the widest that may be cut gives way."""
-    for i in [i for i in widths if columns[i].optional]:
-        if _total(widths) > room:
-            del widths[i]
+    for i in sorted((i for i in widths if columns[i].leaves), key=lambda i: columns[i].leaves):
+        least = {k: min(width, columns[k].least or width) for k, width in widths.items()}
+        if _total(least) <= room:
+            break
+        del widths[i]
     while _total(widths) > room:
         able = [i for i, width in widths.items() if width > (columns[i].least or width)]
         if not able:

@@ -217,7 +217,7 @@ def _expansion(frames: tuple[Frame, ...], labels: tuple[Label, ...]) -> tuple[st
     if len(lines) > _MOST_FRAMES:
         half = _MOST_FRAMES // 2
         hidden = len(lines) - 2 * half
-        lines[half:-half] = [f"... {hidden} more calls ..."]
+        lines[half:-half] = [f"... {counted(hidden, 'more call')} ..."]
     return tuple(lines)
 
 

@@ -1,7 +1,7 @@
 """Costs to the table of `convdsl compile`: one row a layer, totals, the training-memory plan.
 
 Says what a layer becomes, not how: `convdsl.report.explain` shows the formulas. Cuts nothing in
-a pipe; on a terminal too narrow for it, the columns that repeat themselves give way first.
+a pipe; on a terminal too narrow for it, the columns that are easiest to do without give way.
 """
 
 from collections.abc import Sequence
@@ -28,18 +28,19 @@ from convdsl.report.terminal import Style, counted
 _COLUMNS = (
     Column("#", right=True),
     Column(""),
-    Column("line"),
-    Column("layer", least=12),
+    Column("line", leaves=4),
+    Column("layer", least=10),
     Column("output", least=11),
     Column("F", right=True),
     Column("S", right=True),
     Column("P", right=True),
     Column("parameters", right=True),
-    Column("= weights+bias", optional=True),
+    Column("= weights+bias", leaves=1),
     Column("MACs", right=True),
     Column("RF", right=True),
-    Column("KiB", right=True),
-    Column("kernel", least=5),
+    Column("KiB", right=True, leaves=3),
+    Column("kernel"),
+    Column("= fused", leaves=2),
 )
 
 
@@ -75,15 +76,22 @@ def table(
 
 
 def headline(costs: Costs, file: str) -> str:
-    """``LeNet (lenet.cnn): 32x32x1 -> 10, SOFTMAX``."""
+    """``LeNet (lenet.cnn): 32x32x1 -> 10, SOFTMAX``; of several ends each with its name."""
     graph = costs.graph
+    show = graph.notation.show
+    starts = [(value.name, show(value.type)) for value in graph.inputs]
     ends = [
-        graph.notation.show(out.value.type) + (f", {out.head.name}" if out.head else "")
+        (out.name, show(out.value.type) + (f", {out.head.name}" if out.head else ""))
         for out in graph.outputs
     ]
-    starts = " and ".join(graph.notation.show(value.type) for value in graph.inputs)
     where = f" ({file})" if file else ""
-    return f"{graph.name or 'net'}{where}: {starts} -> {' and '.join(ends)}"
+    return f"{graph.name or 'net'}{where}: {_listed(starts)} -> {_listed(ends)}"
+
+
+def _listed(named: Sequence[tuple[str, str]]) -> str:
+    if len(named) == 1:
+        return named[0][1]
+    return "; ".join(f"{name} {shape}" for name, shape in named)
 
 
 def _row(line: Line, notation: Notation, size: int, file: str, kernels: set[int]) -> TableRow:
@@ -105,7 +113,7 @@ def _row(line: Line, notation: Notation, size: int, file: str, kernels: set[int]
             magnitude(row.macs) if row.macs else "",
             "" if plain else _seen(line),
             kib(row.stored * size) if row.stored else "",
-            _kernel(row, kernels),
+            *_kernel(row, kernels),
         ),
         dim=plain,
     )
@@ -116,15 +124,15 @@ def _seen(line: Line) -> str:
     return first if first == last else f"{first}..{last}"
 
 
-def _kernel(row: Row, shown: set[int]) -> str:
-    """The kernel's number, with what is in it where it first appears."""
+def _kernel(row: Row, shown: set[int]) -> tuple[str, str]:
+    """The kernel's number, and what is in it where it first appears."""
     if row.kernel is None:
-        return ""
+        return "", ""
     number, title = row.kernel
     if number in shown:
-        return f"k{number}"
+        return f"k{number}", ""
     shown.add(number)
-    return f"k{number} {title}"
+    return f"k{number}", f"= {title}"
 
 
 def _output(row: Row, notation: Notation) -> str:
@@ -169,14 +177,14 @@ def _training(plan: MemoryPlan, dtype: str) -> str:
         (plan.stored_weights, f"{dtype} weights in the kernels' order"),
         (plan.arena, f"activations ({bytes_of(plan.saved)} kept for backward)"),
     ]
-    sums = " + ".join(f"{bytes_of(size)} {name}" for size, name in parts if size)
-    return f"{bytes_of(plan.total)} for a training step without the optimiser's state:\n{sums}"
+    sums = "\n+ ".join(f"{bytes_of(size)} {name}" for size, name in parts if size)
+    return f"{bytes_of(plan.total)} for a training step without the optimiser's state:\n= {sums}"
 
 
 def _short(number: int) -> str:
     if number < 10**6:
         return ""
-    return f" ({number / 1e9:.3f} G)" if number >= 10**9 else f" ({number / 1e6:.3f} M)"
+    return f" ({number / 1e9:,.3f} G)" if number >= 10**9 else f" ({number / 1e6:.3f} M)"
 
 
 def _legend(lines: Sequence[Line], dtype: str) -> str:

@@ -45,13 +45,16 @@ def check_input(x: Tensor, name: str, shape: Sequence[int], layout: str) -> Tens
     return x.permute(0, 3, 1, 2) if layout == "NHWC" and len(shape) == 3 else x
 
 
-def check_labels(y: Tensor, shape: Sequence[int], classes: int) -> None:
-    """ValueError unless ``y`` is int64 of ``shape`` with every label in ``[0, classes)``."""
+def check_labels(y: Tensor, x: Tensor, shape: Sequence[int], classes: int) -> None:
+    """ValueError unless ``y`` has int64 labels in [0, classes), ``shape`` for each of ``x``."""
     if not isinstance(y, Tensor) or y.dtype != torch.int64:
         got = y.dtype if isinstance(y, Tensor) else type(y).__name__
         raise ValueError(f"labels must be class numbers of dtype torch.int64, got {got}")
-    if tuple(y.shape) != tuple(shape):
-        raise ValueError(f"labels must have shape {tuple(shape)}, got {tuple(y.shape)}")
+    wanted = (len(x), *shape)
+    if tuple(y.shape) != wanted:
+        raise ValueError(f"labels must have shape {wanted}, got {tuple(y.shape)}")
+    if y.device != x.device:
+        raise ValueError(f"labels are on {y.device}, the input is on {x.device}")
     if y.numel():
         low, high = (int(v) for v in torch.aminmax(y))
         if low < 0 or high >= classes:
@@ -71,6 +74,8 @@ class Network(nn.Module):
 
     TABLE: ClassVar[ParameterTable]
     INPUTS: ClassVar[dict[str, tuple[int, ...]]]
+    #: for every output with a head: shape of one sample's labels, number of classes
+    LABELS: ClassVar[tuple[tuple[tuple[int, ...], int], ...]] = ()
 
     def __init__(
         self,
@@ -110,7 +115,7 @@ class Network(nn.Module):
 
     def losses(self, outputs: tuple[Tensor, ...], y: Tensor) -> Tensor:
         """The loss of raw outputs against labels: the sum over the outputs' heads."""
-        raise ValueError("this network has no head, so it has no loss; write `, SOFTMAX` after it")
+        raise NotImplementedError
 
     def predictions(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """What each output's head predicts."""
@@ -122,10 +127,14 @@ class Network(nn.Module):
         if len(tensors) not in (count, count + 1):
             wanted = ", ".join(self.INPUTS)
             raise TypeError(f"call the network with ({wanted}) or ({wanted}, labels)")
-        outputs = self._run(tensors[:count])
-        if len(tensors) > count:
-            return self.losses(outputs, tensors[count])
-        return self._result(outputs)
+        inputs = self._checked(tensors[:count])
+        if len(tensors) == count:
+            return self._result(self.outputs(*inputs))
+        if not self.LABELS:
+            raise ValueError("the network has no head, so it has no loss to work out from labels")
+        for shape, classes in self.LABELS:
+            check_labels(tensors[count], inputs[0], shape, classes)
+        return self.losses(self.outputs(*inputs), tensors[count])
 
     @torch.no_grad()
     def predict(self, *inputs: Tensor) -> Any:
@@ -133,19 +142,23 @@ class Network(nn.Module):
         training = self.training
         self.eval()
         try:
-            return self._result(self.predictions(self._run(inputs)))
+            return self._result(self.predictions(self.outputs(*self._checked(inputs))))
         finally:
             self.train(training)
 
-    def _run(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _checked(self, tensors: tuple[Tensor, ...]) -> list[Tensor]:
         checked = [
             check_input(x, name, shape, self.layout)
             for x, (name, shape) in zip(tensors, self.INPUTS.items(), strict=True)
         ]
         if len({len(x) for x in checked}) > 1:
             raise ValueError(f"inputs differ in batch size: {[len(x) for x in checked]}")
+        for parameter in self.parameters():
+            if parameter.device != checked[0].device:
+                places = f"the input is on {checked[0].device}, the network on {parameter.device}"
+                raise ValueError(f"{places}: move one of them with .to(device)")
         dtype = self.compute_dtype(checked[0])
-        return self.outputs(*(x.to(dtype) for x in checked))
+        return [x.to(dtype) for x in checked]
 
     def _result(self, outputs: tuple[Tensor, ...]) -> Any:
         if self.layout == "NHWC":

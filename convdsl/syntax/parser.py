@@ -105,5 +105,5 @@ def _nothing(source: Source, start: str) -> Diagnostic:
     place = Label(Span(source, 0, 0))
     if start == "program":
         help = "write `input 32x32x3` and `net NAME = ...`, or one chain of layers"
-        return Diagnostic("E110", "no network: the text is empty", (place,), help=help)
+        return Diagnostic("E110", "no network: nothing is written here", (place,), help=help)
     return Diagnostic("E100", f"the {what} is missing", (place,))

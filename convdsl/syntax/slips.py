@@ -18,6 +18,13 @@ ARITHMETIC = frozenset({"PLUS", "SLASH", "FLOOR", "POWER"})
 NUMBERS = frozenset({"INT", "FLOAT", "DIMS"})
 LAYER_STARTS = frozenset({"NAME", "LPAR", "LSQB", "AT"})
 COUNT_STARTS = frozenset({"INT", "NAME", "LPAR"})
+HABITS = {
+    "PLUS": "join layers by `-`",
+    "EQUALS": "join layers by `-` or `->`",
+    "COMPARISON": "join layers by `-` or `->`",
+    "POWER": "write `*` before a repeat count",
+    "FLOOR": "a comment begins with `#`",
+}
 
 
 def explain(situation: Situation) -> Diagnostic:
@@ -275,9 +282,17 @@ def _unexpected(s: Situation) -> Diagnostic:
         if still_open is not None:
             return still_open
     label = Label(s.word.span, f"expected {wanted}")
-    chained = s.word.type == "COMPARISON" and "RPAR" in s.accepts
-    help = "join two comparisons by `and`" if chained else None
-    return Diagnostic("E100", f"`{shown(s.word.text)}` cannot stand here", (label,), help=help)
+    message = f"`{shown(s.word.text)}` cannot stand here"
+    return Diagnostic("E100", message, (label,), help=_habit(s))
+
+
+def _habit(s: Situation) -> str | None:
+    """What to write instead of a sign that other languages use."""
+    if s.word.type == "COMPARISON" and "RPAR" in s.accepts:
+        return "join two comparisons by `and`"
+    if s.word.type in NUMBERS and "LSQB" in s.accepts:
+        return "a repeat count stands behind: (...)*2"
+    return HABITS.get(s.word.type) if s.in_chain else None
 
 
 SLIPS: tuple[Callable[[Situation], Diagnostic | None], ...] = (

@@ -1,0 +1,264 @@
+"""Random programs: the oracle, plain PyTorch and the interpreted kernels agree, passes on or off.
+
+Numbers at which the answer itself hangs on the last bit (a tie in a max pooling, a kink) are told
+by the oracle: where a noise of 1e-6 on every value changes a gradient, the example is dropped.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import convdsl
+from convdsl.compiler import OPTIONAL, Network
+from convdsl.ir.graph import Graph
+from convdsl.ir.op import LAYERS
+from convdsl.reference import Values, run_backward, run_forward
+from convdsl.runtime.cache import cache_dir
+from tests.strategies import programs
+
+#: of the largest element; float32 sums of a few hundred terms stay far below
+TOLERANCE = 1e-4
+#: a tensor whose largest element is below this is compared as if it were this large
+SMALLEST = 1e-2
+NOISE = 1e-6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Hundreds of generated files go to a folder of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONVDSL_CACHE", str(tmp_path_factory.mktemp("generated", numbered=True)))
+        cache_dir.cache_clear()
+        yield cache_dir()
+    cache_dir.cache_clear()
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Float32 values of everything a program needs. labels: None without a head to train."""
+
+    inputs: list[Tensor]
+    parameters: dict[str, Tensor]
+    cotangents: list[Tensor]
+    labels: Tensor | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Outputs, the loss if there is one, and a gradient (or None) for every input and parameter."""
+
+    outputs: list[Tensor]
+    loss: Tensor | None
+    gradients: list[Tensor | None]
+
+
+def numbers(graph: Graph, batch: int, seed: int) -> Numbers:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    parameters = {}
+    for parameter in graph.parameters:
+        shape = parameter.value.type.shape
+        fan_in = max(1, torch.Size(shape[1:]).numel())
+        parameters[parameter.path] = normal(*shape) / fan_in**0.5
+    heads = [o for o in graph.outputs if o.head is not None]
+    wanted = {o.head.labels(o.value.type).shape for o in heads if o.head is not None}
+    labels = None
+    if len(wanted) == 1:
+        classes = min(o.value.type.channels for o in heads)
+        labels = torch.randint(classes, (batch, *wanted.pop()), generator=generator)
+    return Numbers(
+        [normal(batch, *v.type.shape) for v in graph.inputs],
+        parameters,
+        [normal(batch, *o.value.type.shape) for o in graph.outputs],
+        labels,
+    )
+
+
+def oracle(graph: Graph, given: Numbers, noise: float = 0.0) -> Answer:
+    """By torch's autograd in float64, with relative noise on every value if asked for."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = [x.double().requires_grad_() for x in given.inputs]
+    parameters = {k: p.double().requires_grad_() for k, p in given.parameters.items()}
+    values: Values = dict(zip(graph.inputs, inputs, strict=True))
+    values |= {p.value: parameters[p.path] for p in graph.parameters}
+    for node in graph.nodes:
+        alone = replace(graph, inputs=node.operands, parameters=(), nodes=(node,))
+        made = run_forward(alone, [values[v] for v in node.operands], {})
+        for value in node.outputs:
+            y = made[value]
+            if noise and y.is_floating_point():
+                wobble = torch.randn(y.shape, generator=generator, dtype=y.dtype)
+                y = y + noise * wobble * y.detach().abs().amax() if y.numel() else y
+            values[value] = y
+    outputs = [values[o.value] for o in graph.outputs]
+    loss = None
+    if given.labels is not None:
+        texts = [
+            o.head.loss(f"outputs[{i}]", "labels")
+            for i, o in enumerate(graph.outputs)
+            if o.head is not None
+        ]
+        loss = eval(" + ".join(texts), {"F": F, "outputs": outputs, "labels": given.labels})
+    leaves = [*inputs, *parameters.values()]
+    return Answer(
+        [y.detach() for y in outputs],
+        None if loss is None else loss.detach(),
+        gradients(outputs, loss, leaves, given),
+    )
+
+
+def gradients(
+    outputs: Sequence[Tensor], loss: Tensor | None, leaves: Sequence[Tensor], given: Numbers
+) -> list[Tensor | None]:
+    """Of the loss if there is one, else of the outputs weighted by the cotangents."""
+    if loss is not None:
+        return list(torch.autograd.grad(loss, leaves, allow_unused=True))
+    weights = [c.to(y.dtype) for c, y in zip(given.cotangents, outputs, strict=True)]
+    return list(torch.autograd.grad(outputs, leaves, weights, allow_unused=True))
+
+
+def by_passes(net: Network, given: Numbers) -> Answer:
+    """By the compiler's own backward graph, after its passes, in float64."""
+    graph = net.fused
+    inputs = [x.double() for x in given.inputs]
+    values = run_forward(graph, inputs, {k: p.double() for k, p in given.parameters.items()})
+    found = run_backward(graph, values, [c.double() for c in given.cotangents])
+    ends = [*graph.inputs, *(p.value for p in graph.parameters)]
+    return Answer(
+        [values[o.value] for o in graph.outputs], None, [found.get(value) for value in ends]
+    )
+
+
+def by_module(net: Network, given: Numbers, target: str) -> Answer:
+    """By the generated module, in float32 and evaluation mode."""
+    model: nn.Module = net.module(device="cpu", target=target).eval()
+    model.load_state_dict(given.parameters)
+    inputs = [x.clone().requires_grad_() for x in given.inputs]
+    with torch.no_grad():
+        made = model(*inputs)
+    outputs = [made] if isinstance(made, Tensor) else list(made)
+    # by path: a shared module's parameters may stand elsewhere in the tree of modules
+    leaves = [*inputs, *(model.get_parameter(p.path) for p in net.graph.parameters)]
+    if given.labels is not None:
+        loss = model(*inputs, given.labels)
+        return Answer(outputs, loss.detach(), gradients([], loss, leaves, given))
+    made = model(*inputs)
+    again = [made] if isinstance(made, Tensor) else list(made)
+    for inferred, trained in zip(outputs, again, strict=True):
+        torch.testing.assert_close(inferred, trained.detach(), rtol=1e-5, atol=1e-5)
+    return Answer(outputs, None, gradients(again, None, leaves, given))
+
+
+def distance(ours: Tensor | None, theirs: Tensor | None) -> float:
+    """Largest deviation, relative to the largest element."""
+    if ours is None or theirs is None:
+        # "not connected" and "zero" are the same answer
+        rest = ours if theirs is None else theirs
+        return 0.0 if rest is None else float(rest.detach().abs().amax())
+    assert ours.shape == theirs.shape
+    ours, theirs = ours.detach().double(), theirs.detach().double()
+    scale = max(float(theirs.abs().amax()), SMALLEST)
+    return float((ours - theirs).abs().amax()) / scale
+
+
+def assert_same(ours: Answer, theirs: Answer, names: Sequence[str], tolerance: float) -> None:
+    pairs = [*zip(ours.outputs, theirs.outputs, strict=True), (ours.loss, theirs.loss)]
+    pairs += zip(ours.gradients, theirs.gradients, strict=True)
+    labels = [*(f"output {i}" for i in range(len(ours.outputs))), "loss", *names]
+    far = {
+        name: d
+        for name, (a, b) in zip(labels, pairs, strict=True)
+        if not (d := distance(a, b)) <= tolerance
+    }
+    assert not far, f"deviations: {far}"
+
+
+def is_stable(graph: Graph, given: Numbers) -> bool:
+    """Float32 can tell the gradients: they survive a noise on every value."""
+    exact, shaken = oracle(graph, given), oracle(graph, given, NOISE)
+    pairs = zip(shaken.gradients, exact.gradients, strict=True)
+    return all(distance(a, b) < TOLERANCE / 4 for a, b in pairs)
+
+
+def check(net: Network, given: Numbers) -> None:
+    """All ways to run the program give the answer of the oracle."""
+    graph = net.graph
+    names = [*(f"d_{v.name}" for v in graph.inputs), *(f"d_{p.path}" for p in graph.parameters)]
+    unlabelled = replace(given, labels=None)
+    assert_same(by_passes(net, unlabelled), oracle(graph, unlabelled), names, 1e-10)
+    exact = oracle(graph, given)
+    assert_same(by_module(net, given, "torch"), exact, names, TOLERANCE)
+    assert_same(by_module(net, given, "triton"), exact, names, TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("text", "without"),
+    [
+        # an output that is the input: its gradient is the cotangent itself
+        ("input 3@1x3 net Same = DROPOUT(0), SOFTMAX", ()),
+        ("input 3 net Same = ID", ()),
+        # a net in which no layer is left
+        ("input 2@3x6 net None = POOL?(@.C > 6)", ()),
+        # nodes that nobody reads, and nobody dropped
+        ("input 4 net Dead = ID as t - FC(3) - RELU - CONCAT{@t | @t}", ("drop_dead",)),
+        ("input 2@4x4 net Dead = ID as t - POOL - CONV(2) - ADD{@t | @t}", ("drop_dead",)),
+        # parameters whose order in the graph is not that of the tree of modules
+        ("module m = FC(2) input 4 net Tree = CONCAT{FC(4) - m | FC(4) - m}", ()),
+        ("input 3 net Dead = FC(3) as t - RELU - TANH - ID*2 - ADD{@t | @t}", ("drop_dead",)),
+    ],
+)
+def test_corners_agree_with_the_oracle(text: str, without: tuple[str, ...]) -> None:
+    net = replace(convdsl.compile_text(text), without=without)
+    check(net, numbers(net.graph, batch=2, seed=0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer"), [example for cls in LAYERS.values() for example in cls.examples]
+)
+def test_examples_of_the_layers_agree_with_the_oracle(shape: str, layer: str) -> None:
+    net = convdsl.compile_text(f"input {shape} net Example = {layer}")
+    check(net, numbers(net.graph, batch=2, seed=0))
+
+
+def check_random(text: str, batch: int, seed: int, without: set[str]) -> None:
+    net = replace(convdsl.compile_text(text), without=tuple(sorted(without)))
+    given = numbers(net.graph, batch, seed)
+    assume(is_stable(net.graph, given))
+    check(net, given)
+
+
+examples = given(
+    text=programs(),
+    batch=st.integers(1, 3),
+    seed=st.integers(0, 99),
+    without=st.sets(st.sampled_from(sorted(OPTIONAL))),
+)
+#: drawing a program asks for many small choices, and running it takes a second or two
+UNHURRIED = (HealthCheck.too_slow, HealthCheck.data_too_large)
+
+
+@settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=UNHURRIED)
+@examples
+def test_all_targets_agree_with_the_oracle(
+    text: str, batch: int, seed: int, without: set[str]
+) -> None:
+    check_random(text, batch, seed, without)
+
+
+@pytest.mark.slow
+@settings(max_examples=600, deadline=None, suppress_health_check=UNHURRIED)
+@examples
+def test_many_programs_agree_with_the_oracle(
+    text: str, batch: int, seed: int, without: set[str]
+) -> None:
+    check_random(text, batch, seed, without)
