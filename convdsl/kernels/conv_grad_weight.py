@@ -39,15 +39,14 @@ def conv_grad_weight(
     grid axis 1; stretch i writes its share to partial[i], fp32, holding dw as (K,R,S,C/GROUPS)
     followed by db (K). An empty stretch writes zeros. A program makes BLOCK_M filters by BLOCK_N
     columns (r,s,c) of one group; those of the first column tile also sum dy. BLOCK_K is for 16-bit
-    elements; 32-bit ones take half, at least 16.
+    elements; 32-bit ones take 16, which leaves registers for the accumulator.
     """
     KG: tl.constexpr = K // GROUPS
     CG: tl.constexpr = C // GROUPS
     COLUMNS: tl.constexpr = R * S * CG
     TILES_M: tl.constexpr = (KG + BLOCK_M - 1) // BLOCK_M
     TILES_N: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
-    HALVE: tl.constexpr = x_ptr.dtype.element_ty.primitive_bitwidth == 32 and BLOCK_K > 16
-    STEP: tl.constexpr = BLOCK_K // 2 if HALVE else BLOCK_K
+    STEP: tl.constexpr = 16 if x_ptr.dtype.element_ty.primitive_bitwidth == 32 else BLOCK_K
     INSIDE: tl.constexpr = (
         PAD_H == 0
         and PAD_W == 0

@@ -30,12 +30,11 @@ def matmul(
 
     a[i,k] lies at i*A_ROW + k*A_DEPTH, b[k,j] at k*B_DEPTH + j*B_COLUMN, y is (rows, COLUMNS).
     bias (COLUMNS) may be None. row_sum (rows), unless None, gets the sum of a[i,k] over k, from
-    the programs of the first column tile. BLOCK_K is for 16-bit elements; 32-bit ones take half,
-    at least 16.
+    the programs of the first column tile. BLOCK_K is for 16-bit elements; 32-bit ones take 16,
+    which leaves registers for the accumulator.
     """
     TILES_N: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
-    HALVE: tl.constexpr = a_ptr.dtype.element_ty.primitive_bitwidth == 32 and BLOCK_K > 16
-    STEP: tl.constexpr = BLOCK_K // 2 if HALVE else BLOCK_K
+    STEP: tl.constexpr = 16 if a_ptr.dtype.element_ty.primitive_bitwidth == 32 else BLOCK_K
     pid = tl.program_id(0)
     tile_n = pid % TILES_N
     row = pid // TILES_N * BLOCK_M + tl.arange(0, BLOCK_M)
