@@ -92,7 +92,7 @@ def test_no_file_is_longer_than_400_lines(path: Path) -> None:
 
 def test_the_median_file_stays_near_150_lines() -> None:
     lengths = [len(p.read_text(encoding="utf-8").splitlines()) for p in FILES if room(p)]
-    assert statistics.median(lengths) <= 160
+    assert statistics.median(lengths) <= 150
 
 
 @pytest.mark.parametrize(
@@ -121,3 +121,9 @@ def test_a_pointwise_layer_is_one_file() -> None:
     """CONTRIBUTING's recipe, counted: nothing but its own file knows SWISH."""
     knowing = [p.name for p in FILES if "swish" in p.read_text(encoding="utf-8").lower()]
     assert knowing == ["swish.py"]
+
+
+def test_no_kernel_uses_atomics() -> None:
+    """Sums are taken in a fixed order, so that two runs give the same bits."""
+    using = [p.name for p in FILES if room(p) == "kernels" and "tl.atomic" in p.read_text("utf-8")]
+    assert not using
