@@ -214,6 +214,11 @@ def check(net: Network, given: Numbers) -> None:
         ("input 2@4x4 net Dead = ID as t - POOL - CONV(2) - ADD{@t | @t}", ("drop_dead",)),
         # parameters whose order in the graph is not that of the tree of modules
         ("module m = FC(2) input 4 net Tree = CONCAT{FC(4) - m | FC(4) - m}", ()),
+        # gradients through three saturated layers, small but not lost
+        (
+            "input 4 net Saturated = (CONCAT{DROPOUT(p=0) | DROPOUT} - ELU(alpha=@.C))*3",
+            (),
+        ),
         ("input 3 net Dead = FC(3) as t - RELU - TANH - ID*2 - ADD{@t | @t}", ("drop_dead",)),
     ],
 )
@@ -256,7 +261,7 @@ def test_all_targets_agree_with_the_oracle(
 
 
 @pytest.mark.slow
-@settings(max_examples=600, deadline=None, suppress_health_check=UNHURRIED)
+@settings(max_examples=400, derandomize=True, deadline=None, suppress_health_check=UNHURRIED)
 @examples
 def test_many_programs_agree_with_the_oracle(
     text: str, batch: int, seed: int, without: set[str]

@@ -12,8 +12,8 @@ class Elu(Pointwise):
 
     alpha: float = field(1.0, convert=number(least=0.0), doc="minus the limit for x -> -inf, >= 0")
     forward = "tl.where({x} > 0.0, {x}, expm1({x}) * {alpha})"
-    # alpha * exp(x) = y + alpha
-    derivative = "tl.where({y} > 0.0, {dy}, {dy} * ({y} + {alpha}))"
+    # of x, not y + alpha, which cancels where y is near -alpha: in bfloat16 from x = -5 on
+    derivative = "tl.where({x} > 0.0, {dy}, {dy} * {alpha} * tl.exp({x}))"
     torch = "F.elu({x}, {alpha})"
     helpers = (Nest("exponential", "expm1"),)
     examples = (("6@5x7", "ELU"), ("10", "ELU(alpha=0.5)"))
