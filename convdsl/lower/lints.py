@@ -1,7 +1,7 @@
 """Warnings about programs that are legal but hardly meant so.
 
-`lint_unit` looks at the text (W302, W303, W304), `lint_graph` at the finished graph (W304, W306).
-W301 and W305 are found where the layers are made.
+`lint_shape` looks at an input (W302), `lint_unit` at the text (W303, W304), `lint_graph` at the
+finished graph (W304, W306). W301 and W305 are found where the layers are made.
 """
 
 from collections.abc import Set as AbstractSet
@@ -25,8 +25,6 @@ _PROBE = TensorType((2, 8, 8))
 
 def lint_unit(unit: Unit, naming: AbstractSet[Span], findings: Findings) -> None:
     """Findings about the text of one file. ``naming``: tags that are part of parameters' names."""
-    for declared in unit.inputs:
-        _channels(declared.shape, findings)
     for chain in _chains(unit):
         _repeats(chain, findings)
     _unused(unit, naming, findings)
@@ -63,8 +61,11 @@ def _chains(unit: Unit) -> list[ast.Chain]:
     return own + [net.chain for _, net in unit.nets]
 
 
-def _channels(shape: ast.Shape, findings: Findings) -> None:
-    """W302: `3x32x32` is very flat and as deep as it is wide, so channels first was meant."""
+def lint_shape(shape: ast.Shape, findings: Findings) -> None:
+    """W302: `3x32x32` is very flat and as deep as it is wide, so channels first was meant.
+
+    Said before expansion: the errors it leads to are hard to understand without it.
+    """
     if shape.notation != "HWC":
         return
     height, width, channels = shape.dims

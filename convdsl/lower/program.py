@@ -18,7 +18,7 @@ from convdsl.lower.expand import Expander
 from convdsl.lower.findings import Failed, Findings, Poisoned, failure, suggestion
 from convdsl.lower.heads import attach
 from convdsl.lower.imports import Importer
-from convdsl.lower.lints import lint_graph, lint_unit
+from convdsl.lower.lints import lint_graph, lint_shape, lint_unit
 from convdsl.lower.nodes import Nodes, identifier
 from convdsl.lower.options import Lowered, Options, Uses
 from convdsl.lower.scope import POISON, Flow, Scope, Tags
@@ -146,6 +146,7 @@ class _Lowering:
         made: list[Tensor] = []
         for name, shape in declared:
             flow: Flow = POISON
+            lint_shape(shape, self.findings)
             try:
                 flow = nodes.input(name or INPUT, tensor_type(shape), shape.span)
                 made.append(flow)
