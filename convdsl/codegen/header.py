@@ -50,7 +50,18 @@ def where(node: Node) -> str:
     return layers if span is None else f"{_name(span.source.name)}:{span.line} {layers}"
 
 
-def parameter_table(graph: Graph, out: Writer) -> None:
+def class_head(graph: Graph, what: str, out: Writer) -> None:
+    """The first lines of the network's class, up to its methods."""
+    out.line(f"class {class_name(graph)}(Network):")
+    with out.indent():
+        out.line(f'"""{class_name(graph)} {what}."""')
+        out.line()
+        _parameter_table(graph, out)
+        _ends_table(graph, out)
+        out.line()
+
+
+def _parameter_table(graph: Graph, out: Writer) -> None:
     """``TABLE``: state_dict key -> (shape, initialiser, its arguments)."""
     out.line("TABLE = {")
     with out.indent():
@@ -68,7 +79,7 @@ def parameter_table(graph: Graph, out: Writer) -> None:
     out.line("}")
 
 
-def ends_table(graph: Graph, out: Writer) -> None:
+def _ends_table(graph: Graph, out: Writer) -> None:
     """``INPUTS``: name -> shape of one sample; ``LABELS``: shape and classes for every head."""
     inputs = ", ".join(f'"{v.name}": {_tuple(v.type.shape)}' for v in graph.inputs)
     out.line(f"INPUTS = {{{inputs}}}")

@@ -4,10 +4,9 @@ Takes the graph as lowered (forward only, unfused); torch's autograd makes the b
 shares parameter names, checks and results with the Triton target.
 """
 
-from collections.abc import Callable
-
 from convdsl.codegen.copy_source import Copier
-from convdsl.codegen.header import class_name, docstring, ends_table, parameter_table, where
+from convdsl.codegen.header import class_head, docstring, where
+from convdsl.codegen.heads import emit_heads
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Graph, Value
 
@@ -26,13 +25,8 @@ def emit_torch(graph: Graph, source: str) -> str:
     support = Copier()
     support.add("runtime.support", "Network")
     body = Writer()
-    body.line(f"class {class_name(graph)}(Network):")
+    class_head(graph, "in plain PyTorch", body)
     with body.indent():
-        body.line(f'"""{class_name(graph)} in plain PyTorch."""')
-        body.line()
-        parameter_table(graph, body)
-        ends_table(graph, body)
-        body.line()
         _outputs(graph, body)
         if any(o.head for o in graph.outputs):
             emit_heads(graph, body, torch_loss)
@@ -105,23 +99,3 @@ def torch_loss(graph: Graph, number: int, output: str, labels: str) -> str:
     head = graph.outputs[number].head
     assert head is not None
     return head.loss(output, labels)
-
-
-def emit_heads(graph: Graph, out: Writer, loss: Callable[[Graph, int, str, str], str]) -> None:
-    """``losses`` and ``predictions`` of a network with at least one head."""
-    out.line()
-    out.line("def losses(self, outputs: tuple[Tensor, ...], y: Tensor) -> Tensor:")
-    with out.indent():
-        terms = []
-        for number, output in enumerate(graph.outputs):
-            if output.head is not None:
-                terms.append(loss(graph, number, f"outputs[{number}]", "y"))
-        out.line(f"return {' + '.join(terms)}")
-    out.line()
-    out.line("def predictions(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:")
-    with out.indent():
-        terms = [
-            o.head.predict(f"outputs[{i}]") if o.head else f"outputs[{i}]"
-            for i, o in enumerate(graph.outputs)
-        ]
-        out.line(f"return ({', '.join(terms)},)")

@@ -7,9 +7,9 @@ backward pass are straight lists of kernel launches on channels-last tensors.
 from dataclasses import dataclass
 
 from convdsl.codegen.copy_source import Copier
-from convdsl.codegen.header import class_name, docstring, ends_table, parameter_table
+from convdsl.codegen.header import class_head, class_name, docstring
+from convdsl.codegen.heads import emit_heads
 from convdsl.codegen.launches import EmittedLaunch, FunctionBody, Kernels, local_names
-from convdsl.codegen.torch_module import emit_heads
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Graph, Parameter, Value
 from convdsl.ir.group import Group
@@ -229,13 +229,8 @@ def _loss_text(graph: Graph, number: int, output: str, labels: str) -> str:
 def _module(graph: Graph, out: Writer) -> None:
     name = class_name(graph)
     names = local_names(graph)
-    out.line(f"class {name}(Network):")
+    class_head(graph, "on fused Triton kernels", out)
     with out.indent():
-        out.line(f'"""{name} on fused Triton kernels."""')
-        out.line()
-        parameter_table(graph, out)
-        ends_table(graph, out)
-        out.line()
         arguments = ", ".join(f"{names[v]}: Tensor" for v in graph.inputs)
         out.line(f"def outputs(self, {arguments}) -> tuple[Tensor, ...]:")
         with out.indent():
