@@ -1,7 +1,7 @@
 """Every file of `networks/` against the figures of `networks.json`.
 
-LeNet-5, VGG-16 and Inception 3a are published counts; AlexNet's shapes are those of the lecture's
-listing, asserted one by one below.
+LeNet-5, VGG-16 (its receptive field of 212 too) and Inception 3a are published counts; AlexNet's
+shapes are those of the lecture's listing, asserted one by one below.
 """
 
 import json
@@ -14,6 +14,7 @@ from convdsl.ir.graph import Graph
 from convdsl.ir.op import Layer
 from convdsl.ir.types import TensorType
 from convdsl.lower import Lowered, Options, lower
+from convdsl.report.costs import measure
 from convdsl.syntax.parser import parse
 from convdsl.syntax.reader import read_source
 
@@ -36,6 +37,11 @@ def macs(graph: Graph) -> int:
     return sum(op.macs(*(value.type for value in inputs)) for op, inputs in layers)
 
 
+def receptive_field(graph: Graph) -> int:
+    """Extent of the last map's receptive field, the largest of its branches, in input pixels."""
+    return max(max(row.field.size) for row in measure(graph).rows if row.field.size is not None)
+
+
 def test_every_network_has_its_figures() -> None:
     assert sorted(path.stem for path in NETWORKS.glob("*.cnn")) == sorted(FIGURES)
 
@@ -47,6 +53,7 @@ def test_figures(name: str) -> None:
     assert {
         "parameters": parameters(graph),
         "macs": macs(graph),
+        "field": receptive_field(graph),
         "output": graph.notation.show(graph.outputs[0].value.type),
         "warnings": [warning.code for warning in lowered.warnings],
     } == FIGURES[name]
