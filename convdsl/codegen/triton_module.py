@@ -132,10 +132,6 @@ def _backward(
         out.line(f"{names[value]} = {names[value]}.contiguous()")
     out.line(f"new = {names[graph.cotangents[0]]}.new_empty")
     gradients = dict(graph.gradients)
-    for value in graph.inputs:
-        # an output that is the input itself has its cotangent for a gradient
-        if value in gradients and gradients[value] not in graph.cotangents:
-            out.line(f"{names[gradients[value]]} = None")
     body = FunctionBody(out, kernels, names, needed)
     parameters = {p.value for p in graph.parameters}
     for_weights = {g for v, g in graph.gradients if v in parameters}

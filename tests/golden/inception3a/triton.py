@@ -259,7 +259,6 @@ class Inception3aFunction(torch.autograd.Function):
         ) = ctx.saved_tensors
         d_inception_concat = d_inception_concat.contiguous()
         new = d_inception_concat.new_empty
-        d_x_7 = None
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
         d_inception_concat_3_cr_conv = new((n, 28, 28, 32))
         copy_slice[(triton.cdiv(n * 784, 32), 1)](

@@ -167,7 +167,6 @@ class LeNet5Function(torch.autograd.Function):
         ) = ctx.saved_tensors
         d_fc = d_fc.contiguous()
         new = d_fc.new_empty
-        d_x = None
         # lenet5.cnn:7 fc_grad_weight of FC(10)
         d_fc_weight = new((10, 84), dtype=torch.float32)
         d_fc_bias = new((10,), dtype=torch.float32)
