@@ -26,6 +26,7 @@ from convdsl.passes.drop_identity import drop_identity
 from convdsl.passes.fuse_epilogues import fuse_epilogues
 from convdsl.passes.hoist_pool_gradient import hoist_pool_gradient
 from convdsl.passes.plan_memory import MemoryPlan, plan
+from convdsl.passes.use_running_statistics import use_running_statistics
 from convdsl.report.costs import Costs, measure
 from convdsl.report.document import report
 from convdsl.report.quantities import COMPUTE_BYTES
@@ -53,6 +54,7 @@ PIPELINE: tuple[Pass, ...] = (
 )
 INFERENCE_PIPELINE: tuple[Pass, ...] = (
     ("drop_identity", partial(drop_identity, training=False)),
+    ("use_running_statistics", use_running_statistics),
     ("drop_dead", drop_dead),
     ("fuse_epilogues", fuse_epilogues),
 )
@@ -117,7 +119,7 @@ class Network:
     @property
     def parameters_count(self) -> int:
         """Learned numbers, shared ones counted once: sum of p.numel() over model.parameters()."""
-        return sum(p.value.type.elements for p in self.graph.parameters)
+        return sum(p.value.type.elements for p in self.graph.learned)
 
     @cached_property
     def costs(self) -> Costs:

@@ -85,7 +85,8 @@ def launch_all(
             if isinstance(argument, Value):
                 arguments[name] = tensors[argument]
             elif isinstance(argument, Size):
-                arguments[name] = eval(argument.text, {"n": n, "triton": triton})
+                names = {"n": n, "triton": triton, "training": int(seed >= 0)}
+                arguments[name] = eval(argument.text, names)
             else:
                 arguments[name] = argument
         grid = [eval(axis, {"n": n, "triton": triton}) for axis in launch.grid]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convdsl.ir.broadcast import element_of
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.op import Layer, Op
@@ -24,15 +25,18 @@ _FOLDER = tempfile.TemporaryDirectory()
 
 
 @cache
-def epilogue_of(op: Op, operands: int) -> Any:
+def epilogue_of(op: Op, *types: TensorType) -> Any:
     """A jit function of the pointwise nest's epilogue; operands after the first come in aux."""
-    names = ["acc", *(f"operand_{i}" for i in range(1, operands))]
+    names = ["acc", *(f"operand_{i}" for i in range(1, len(types)))]
+    places = [element_of(kind, types[0]) for kind in types[1:]]
+    assert None not in places, f"{op.title} has operands that do not spread over the first"
     lines = ["import triton", "import triton.language as tl"]
     lines += [f"from convdsl.kernels.{h.module} import {h.function}" for h in op.helpers]
     lines += ["@triton.jit", "def epilogue(acc, offsets, mask, aux, seed):"]
     lines += [
-        f"    {name} = tl.load(aux[{i}] + offsets, mask=mask, other=0.0).to(tl.float32)"
-        for i, name in enumerate(names[1:])
+        f"    {name} = tl.load(aux[{i}] + ({place}) + offsets * 0, mask=mask, other=0.0)"
+        f".to(tl.float32)"
+        for i, (name, place) in enumerate(zip(names[1:], places, strict=True))
     ]
     lines.append(f"    return {op.expression(*names)}")
     path = Path(_FOLDER.name) / f"epilogue_{len(list(Path(_FOLDER.name).iterdir()))}.py"
@@ -48,10 +52,18 @@ def kernels(op: Op, *inputs: Tensor, parameters: Sequence[Tensor] = (), seed: in
     """All outputs of ``op`` as its kernels compute them, in the dtype of the first input."""
     if op.is_view(TensorType(tuple(inputs[0].shape[1:]))):
         return meaning(op, *inputs, *parameters)
-    if op.expression(*(f"t{i}" for i in range(len(inputs)))) is None:
+    operands = (*inputs, *parameters)
+    if op.expression(*(f"t{i}" for i in range(len(operands)))) is None:
         return run(op, *inputs, parameters=parameters, seed=seed)
-    epilogue = epilogue_of(op, len(inputs))
-    return run(op, *inputs, epilogue=epilogue, aux=inputs[1:], seed=seed)
+    types = [v.type for v in node_of(op, inputs, parameters).operands]
+    return run(
+        op,
+        *inputs,
+        parameters=parameters,
+        epilogue=epilogue_of(op, *types),
+        aux=operands[1:],
+        seed=seed,
+    )
 
 
 def reference(op: Op, *inputs: Tensor, parameters: Sequence[Tensor] = (), seed: int = 0) -> Any:

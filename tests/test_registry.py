@@ -9,10 +9,11 @@ from torch import Tensor
 
 from convdsl.compiler import Network, compile_text
 from convdsl.ir.builder import Builder
-from convdsl.ir.graph import Graph
+from convdsl.ir.graph import Graph, Parameter, Role
 from convdsl.ir.op import HEADS, LAYERS
 from convdsl.passes.differentiate import differentiate
 from convdsl.reference import run_backward, run_forward
+from convdsl.runtime.support import started
 from tests.op_driver import error, kernels, reference
 
 EXAMPLES = [
@@ -27,14 +28,20 @@ def network(shape: str, text: str) -> Network:
 
 
 def data(graph: Graph, n: int = 2) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """Random float64 inputs and parameters of a graph."""
+    """Random float64 inputs and parameters of a graph, positive statistics, its constants."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     inputs = [random(n, *value.type.shape) for value in graph.inputs]
-    return inputs, {p.path: random(*p.value.type.shape) for p in graph.parameters}
+    def tensor(parameter: Parameter) -> Tensor:
+        shape, start = parameter.value.type.shape, parameter.initializer
+        if parameter.role is Role.CONSTANT:
+            return started(shape, start.function, start.arguments).double()
+        return random(*shape) if parameter.role is Role.LEARNED else random(*shape).abs() + 0.5
+
+    return inputs, {p.path: tensor(p) for p in graph.parameters}
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -64,21 +71,22 @@ def test_shape_rule_is_what_the_reference_makes(shape, text, name):
     values = run_forward(graph, inputs, parameters)
     for node in graph.nodes:
         for value in node.outputs:
-            assert tuple(values[value].shape) == (2, *value.type.shape), node.op.title
+            batch = (2,) if value.type.batched else ()
+            assert tuple(values[value].shape) == (*batch, *value.type.shape), node.op.title
 
 
 @pytest.mark.parametrize("shape, text, name", EXAMPLES)
 def test_gradient_is_autograds_in_float64(shape, text, name):
     graph = differentiate(network(shape, text).graph)
     inputs, parameters = data(graph)
-    leaves = [x.requires_grad_() for x in (*inputs, *parameters.values())]
+    leaves = [x.requires_grad_() for x in (*inputs, *(parameters[p.path] for p in graph.learned))]
     values = run_forward(graph, inputs, parameters)
     output = values[graph.outputs[0].value]
     dy = torch.randn(output.shape, dtype=output.dtype, generator=torch.Generator().manual_seed(1))
     expected = torch.autograd.grad(output, leaves, dy)
     detached = {value: tensor.detach() for value, tensor in values.items()}
     gradients = run_backward(graph, detached, [dy])
-    ends = (*graph.inputs, *(p.value for p in graph.parameters))
+    ends = (*graph.inputs, *(p.value for p in graph.learned))
     assert set(gradients) == set(ends)
     for value, theirs in zip(ends, expected, strict=True):
         assert error(gradients[value], theirs) < 1e-10, value.name
@@ -115,7 +123,8 @@ def test_gradient_reaches_every_operand(name):
             build = Builder({v.name for v in (*node.operands, *node.outputs)})
             dy = build.value("dy", node.output.type)
             gradients = node.op.gradient(node, dy, build)
-            assert set(gradients) == set(node.operands)
+            learned = {p.value for p in graph.learned}
+            assert set(gradients) == {*node.inputs, *(v for v in node.parameters if v in learned)}
             for operand, gradient in gradients.items():
                 assert gradient.type.shape == operand.type.shape
                 assert gradient.type.batched == operand.type.batched

@@ -8,6 +8,7 @@ Groups of equal steps get equal text, so that one compiled kernel serves them al
 from dataclasses import dataclass
 
 from convdsl.codegen.writer import Writer
+from convdsl.ir.broadcast import element_of
 from convdsl.ir.graph import Value
 from convdsl.ir.group import Group
 from convdsl.ir.launch import Nest
@@ -50,9 +51,10 @@ def epilogue(group: Group) -> Epilogue | None:
         for value in node.operands:
             if value not in names:
                 names[value] = f"operand{len(aux)}"
+                place = element_of(value.type, node.output.type)
+                masked = "" if place == "0" else ", mask=mask, other=0.0"
                 text.line(
-                    f"operand{len(aux)} = "
-                    f"tl.load(aux[{len(aux)}] + offsets, mask=mask, other=0.0).to(tl.float32)"
+                    f"operand{len(aux)} = tl.load(aux[{len(aux)}] + {place}{masked}).to(tl.float32)"
                 )
                 aux.append(value)
             operands.append(names[value])

@@ -3,8 +3,8 @@
 import re
 
 from convdsl.codegen.writer import Writer, one_line
-from convdsl.ir.graph import Graph, Node
-from convdsl.ir.group import Group
+from convdsl.ir.graph import Graph, Node, Role
+from convdsl.ir.group import members
 from convdsl.ir.op import Layer
 from convdsl.ir.types import TensorType
 
@@ -22,7 +22,7 @@ def docstring(graph: Graph, source: str, what: str) -> list[str]:
     show = graph.notation.show
     inputs = ", ".join(show(v.type) for v in graph.inputs)
     outputs = ", ".join(show(o.value.type) for o in graph.outputs)
-    count = sum(p.value.type.elements for p in graph.parameters)
+    count = sum(p.value.type.elements for p in graph.learned)
     return [
         f'"""{class_name(graph)}: {inputs} -> {outputs}, {count:,} parameters. {what}',
         "",
@@ -41,13 +41,17 @@ def where(node: Node) -> str:
 
     Nodes of the backward part say what they are: ``lenet5.cnn:4 conv_grad_weight of CONV(...)``.
     """
-    members = node.op.nodes if isinstance(node.op, Group) else (node,)
-    texts = list(dict.fromkeys((m.origin, m.origin.text) for m in members))
+    inner = members(node)
+    texts = list(dict.fromkeys((m.origin, m.origin.text) for m in inner))
     layers = " - ".join(one_line(text) for _, text in texts if text)
-    if not all(isinstance(member.op, Layer) for member in members):
+    if not all(isinstance(member.op, Layer) for member in inner):
         layers = f"{node.op.title} of {layers}"
     span = node.origin.span
     return layers if span is None else f"{_name(span.source.name)}:{span.line} {layers}"
+
+
+#: where `runtime.support.Network` looks for the tensors of each role
+_TABLES = {Role.LEARNED: "TABLE", Role.STATE: "STATE", Role.CONSTANT: "CONSTANTS"}
 
 
 def class_head(graph: Graph, what: str, out: Writer) -> None:
@@ -56,31 +60,32 @@ def class_head(graph: Graph, what: str, out: Writer) -> None:
     with out.indent():
         out.line(f'"""{class_name(graph)} {what}."""')
         out.line()
-        _parameter_table(graph, out)
+        _parameter_tables(graph, out)
         _ends_table(graph, out)
         out.line()
 
 
-def _parameter_table(graph: Graph, out: Writer) -> None:
-    """``TABLE``: state_dict key -> (shape, initialiser, its arguments)."""
-    out.line("TABLE = {")
-    with out.indent():
-        for parameter in graph.parameters:
-            start = parameter.initializer
-            out.call(
-                f'"{parameter.path}": (',
-                [
-                    _tuple(parameter.value.type.shape),
-                    f'"{start.function}"',
-                    _tuple(start.arguments),
-                ],
-                "),",
-            )
-    out.line("}")
+def _parameter_tables(graph: Graph, out: Writer) -> None:
+    """``TABLE`` and the like: state_dict key -> (shape, initialiser, its arguments)."""
+    for role, table in _TABLES.items():
+        parameters = [p for p in graph.parameters if p.role is role]
+        if not parameters and role is not Role.LEARNED:
+            continue
+        out.line(f"{table} = {{")
+        with out.indent():
+            for parameter in parameters:
+                shape, start = parameter.value.type.shape, parameter.initializer
+                out.call(
+                    f'"{parameter.path}": (',
+                    [_tuple(shape), f'"{start.function}"', _tuple(start.arguments)],
+                    "),",
+                )
+        out.line("}")
 
 
 def _ends_table(graph: Graph, out: Writer) -> None:
     """``INPUTS``: name -> shape of one sample; ``LABELS``: shape and classes for every head."""
+    _smallest_batch(graph, out)
     inputs = ", ".join(f'"{v.name}": {_tuple(v.type.shape)}' for v in graph.inputs)
     out.line(f"INPUTS = {{{inputs}}}")
     labels = [
@@ -90,6 +95,18 @@ def _ends_table(graph: Graph, out: Writer) -> None:
     ]
     if labels:
         out.line(f"LABELS = ({', '.join(labels)},)")
+
+
+def _smallest_batch(graph: Graph, out: Writer) -> None:
+    needs = [
+        (member.op.smallest_batch(*(v.type for v in member.inputs)), member.op.name)
+        for node in graph.nodes
+        for member in members(node)
+        if isinstance(member.op, Layer)
+    ]
+    batch, name = max(needs, default=(1, ""), key=lambda need: need[0])
+    if batch > 1:
+        out.line(f'SMALLEST_BATCH = ({batch}, "{name}")')
 
 
 def _tuple(values: tuple[float, ...]) -> str:

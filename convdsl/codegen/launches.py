@@ -13,7 +13,7 @@ from convdsl.codegen.epilogue import Epilogue, epilogue
 from convdsl.codegen.header import class_name, storage_shape, where
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Graph, Node, Value
-from convdsl.ir.group import Group
+from convdsl.ir.group import Group, updated
 from convdsl.ir.launch import Argument, Launch, Schedule, Size, Tail
 from convdsl.ir.types import DType
 
@@ -114,7 +114,8 @@ class FunctionBody:
         made: set[Value] = set()
         for place, node in enumerate(nodes):
             self.node(node)
-            made.update(v for v in node.outputs if v in self.needed)
+            in_place = updated(node)
+            made.update(v for v in node.outputs if v in self.needed and v not in in_place)
             dead = [v for v in made if last[v] == place and v not in keep]
             made.difference_update(dead)
             if dead and place + 1 < len(nodes):
@@ -134,8 +135,11 @@ class FunctionBody:
             return
         group = node.op if isinstance(node.op, Group) else Group((node,), stored)
         self.needed.add(group.result)  # a kernel stores its own result, read or not
+        in_place = updated(node)
+        self.names.update({new: self.names[old] for new, old in in_place.items()})
         for value in dict.fromkeys((*stored, group.result)):
-            self.allocate(value)
+            if value not in in_place:
+                self.allocate(value)
         self.schedule(group.schedule(node, Tail(group.result)), comment, epilogue(group))
 
     def allocate(self, value: Value) -> None:
@@ -196,7 +200,7 @@ class FunctionBody:
         if isinstance(argument, Value):
             return self.names[argument]
         if isinstance(argument, Size):
-            return tidy(argument.text)
+            return "int(seed >= 0)" if argument.text == "training" else tidy(argument.text)
         return f'"{argument}"' if isinstance(argument, str) else repr(argument)
 
 

@@ -8,7 +8,8 @@ from convdsl.codegen.copy_source import Copier
 from convdsl.codegen.header import class_head, docstring, where
 from convdsl.codegen.heads import emit_heads
 from convdsl.codegen.writer import Writer
-from convdsl.ir.graph import Graph, Value
+from convdsl.ir.graph import Graph, Parameter, Role, Value
+from convdsl.ir.types import DType
 
 IMPORTS = """\
 from collections.abc import Sequence
@@ -50,16 +51,15 @@ def _outputs(graph: Graph, out: Writer) -> None:
     out.line(f"def outputs(self, {arguments}) -> tuple[Tensor, ...]:")
     needed = {v for node in graph.nodes for v in node.operands} | graph.results()
     with out.indent():
-        if graph.parameters:
+        if any(p.value.type.dtype is DType.COMPUTE for p in graph.parameters):
             out.line(f"p = self.weights({names[graph.inputs[0]]}.dtype)")
-        statements = [
-            (node, value, text)
-            for node in graph.nodes
-            for value, text in zip(
-                node.outputs, node.op.reference(*(names[v] for v in node.operands)), strict=True
-            )
-            if value in needed
-        ]
+        statements = []
+        for node in graph.nodes:
+            operands = [names[v] for v in node.operands]
+            text = node.op.torch_text(*operands)
+            texts = node.op.reference(*operands) if text is None else (text,)
+            pairs = zip(node.outputs, texts, strict=text is None)
+            statements += [(node, value, text) for value, text in pairs if value in needed]
         if any("training" in text for _, _, text in statements):
             out.line("training = self.training")
         for node, value, text in statements:
@@ -72,7 +72,9 @@ def _outputs(graph: Graph, out: Writer) -> None:
 def _names(graph: Graph) -> dict[Value, str]:
     """Local names: ``x`` for a value read only by the next line, its own name otherwise."""
     names = {v: _free(v.name) for v in graph.inputs}
-    names |= {p.value: f'p["{p.path}"]' for p in graph.parameters}
+    names |= {p.value: _tensor(p) for p in graph.parameters}
+    for node in graph.nodes:
+        names.update({new: names[old] for new, old in node.updated.items()})
     users = graph.users()
     results = graph.results()
     if len(graph.inputs) == 1:
@@ -81,9 +83,19 @@ def _names(graph: Graph) -> dict[Value, str]:
     for place, node in enumerate(graph.nodes):
         following = graph.nodes[place + 1 : place + 2]
         for value in node.outputs:
+            if value in names:
+                continue
             plain = users.get(value, []) == [*following] and value not in results
             names[value] = "x" if plain else _free(value.name)
     return names
+
+
+def _tensor(parameter: Parameter) -> str:
+    """Rounded to the computing type, unless it is never rounded."""
+    if parameter.value.type.dtype is DType.COMPUTE:
+        return f'p["{parameter.path}"]'
+    kind = "parameter" if parameter.role is Role.LEARNED else "buffer"
+    return f'self.get_{kind}("{parameter.path}")'
 
 
 def _free(name: str) -> str:

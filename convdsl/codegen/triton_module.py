@@ -12,7 +12,7 @@ from convdsl.codegen.heads import emit_heads
 from convdsl.codegen.launches import EmittedLaunch, FunctionBody, Kernels, local_names
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Graph, Parameter, Value
-from convdsl.ir.group import Group
+from convdsl.ir.group import members
 from convdsl.ir.types import DType, TensorType
 
 IMPORTS = """\
@@ -232,17 +232,16 @@ def _module(graph: Graph, out: Writer) -> None:
         with out.indent():
             first = names[graph.inputs[0]]
             out.line(f"check_device({first}, keep)")
-            out.line("p = [self.get_parameter(path) for path in self.TABLE]")
+            out.line("p = self.tensors()")
             for value in graph.inputs:
                 order = ".permute(0, 2, 3, 1)" if value.type.is_map else ""
                 out.line(f"{names[value]} = {names[value]}{order}.contiguous()")
             operands = [f"{first}.dtype", *(names[v] for v in graph.inputs), "*p"]
-            drawn = "int(torch.randint(2**31 - 1, ())) if self.training else -1"
             out.line(f"with torch.cuda.device_of({first}):")
             with out.indent():
                 out.line("if self.training or torch.is_grad_enabled():")
                 with out.indent():
-                    out.line(f"seed = {drawn if _is_random(graph) else -1}")
+                    out.line(f"seed = {_seed(graph)}")
                     out.call(f"outputs = {name}Function.apply(", ["seed", *operands])
                 out.line("else:")
                 with out.indent():
@@ -254,9 +253,12 @@ def _module(graph: Graph, out: Writer) -> None:
             out.line(f"return {_tuple(results)}")
 
 
-def _is_random(graph: Graph) -> bool:
-    nodes = [m for n in graph.nodes for m in (n.op.nodes if isinstance(n.op, Group) else (n,))]
-    return any("seed" in (m.op.expression(*(v.name for v in m.operands)) or "") for m in nodes)
+def _seed(graph: Graph) -> str:
+    """Of the random numbers; negative when not training, which is all some layers look at."""
+    nodes = [member for node in graph.nodes for member in members(node)]
+    if any("seed" in (m.op.expression(*(v.name for v in m.operands)) or "") for m in nodes):
+        return "int(torch.randint(2**31 - 1, ())) if self.training else -1"
+    return "0 if self.training else -1" if graph.updates else "-1"
 
 
 def _tuple(names: list[str]) -> str:

@@ -21,13 +21,14 @@ class ArgumentError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ArgumentSpec:
-    """One argument as the language knows it."""
+    """One argument as the language knows it. ``by_name``: it cannot be given by place."""
 
     name: str
     letter: str | None
     default: Any  # dataclasses.MISSING when it must be given
     doc: str
     convert: Converter
+    by_name: bool = False
 
     @property
     def required(self) -> bool:
@@ -46,9 +47,10 @@ def field(
 
 @cache
 def argument_specs(cls: type[Any]) -> tuple[ArgumentSpec, ...]:
+    """Those with a place first, in the order of the fields; a field that is keyword-only has none."""
     return tuple(
-        ArgumentSpec(f.name, m["letter"], f.default, m["doc"], m["convert"])
-        for f in dataclasses.fields(cls)
+        ArgumentSpec(f.name, m["letter"], f.default, m["doc"], m["convert"], bool(f.kw_only))
+        for f in sorted(dataclasses.fields(cls), key=lambda f: bool(f.kw_only))
         if "convert" in (m := f.metadata)
     )
 
@@ -74,6 +76,22 @@ def pair(least: int) -> Converter:
         ):
             raise ArgumentError(f"a whole number >= {least}, or two of them as HxW")
         return (values[0], values[1])
+
+    return convert
+
+
+def single(least: int) -> Converter:
+    """One integer from ``least`` up, for the one axis of a sequence: a tuple of one."""
+    inner = whole(least)
+    return lambda value: (inner(value),)
+
+
+def one_or(inner: Converter) -> Converter:
+    """``inner``, but one number stays one number: the same on every axis, however many."""
+
+    def convert(value: Any) -> Any:
+        several = inner(value)
+        return value if isinstance(value, int) else several
 
     return convert
 
@@ -108,36 +126,52 @@ def number(least: float = float("-inf"), most: float = float("inf")) -> Converte
     return convert
 
 
+def numbers(least: float = float("-inf")) -> Converter:
+    """Two or more finite numbers, each >= ``least``: ``(0.2, 1, 3.5)``."""
+    one = number(least)
+
+    def convert(value: Any) -> tuple[float, ...]:
+        try:
+            if isinstance(value, tuple):
+                return tuple(one(part) for part in value)
+        except ArgumentError:
+            pass
+        bound = f" >= {least:g}" if isfinite(least) else ""
+        raise ArgumentError(f"numbers{bound} in parentheses, as in (0.5, 1, 2)")
+
+    return convert
+
+
 def choice(*words: str) -> Converter:
     """One of the given bare words."""
 
     def convert(value: Any) -> str:
         if value not in words:
-            raise ArgumentError("one of " + ", ".join(words))
+            raise ArgumentError(f"one of {', '.join(words)}" if words[1:] else f"`{words[0]}`")
         return str(value)
 
     return convert
 
 
-def padding(*words: str) -> Converter:
+def padding(*words: str, axes: int = 2) -> Converter:
     """A word of ``words``, an integer, ``HxW``, or ``((top, bottom), (left, right))``.
 
-    Returns the word, or a pair of (start, end) pairs.
+    On one axis a word, an integer or ``(start, end)``. Returns the word, or (start, end) per axis.
     """
+    forms = "HxW or ((top, bottom), (left, right))" if axes == 2 else "(start, end)"
+    wanted = f"{', '.join((*words, 'a whole number'))}{',' if axes == 2 else ' or'} {forms}"
 
-    def convert(value: Any) -> str | tuple[Pair, Pair]:
-        wanted = f"{', '.join(words)}, a whole number, HxW or ((top, bottom), (left, right))"
+    def convert(value: Any) -> str | tuple[Pair, ...]:
         if isinstance(value, str) and value in words:
             return value
-        values = value if isinstance(value, tuple) else (value, value)
-        if len(values) != 2:
-            raise ArgumentError(wanted)
+        several = axes == 2 and isinstance(value, tuple)
+        values = value if several else (value,) * axes
         sides = tuple(v if isinstance(v, tuple) else (v, v) for v in values)
-        for side in sides:
-            if len(side) != 2 or any(
-                isinstance(v, bool) or not isinstance(v, int) or v < 0 for v in side
-            ):
-                raise ArgumentError(wanted)
-        return (sides[0], sides[1])
+        if len(sides) != axes or any(
+            len(side) != 2 or any(isinstance(v, bool) or not isinstance(v, int) or v < 0 for v in side)
+            for side in sides
+        ):
+            raise ArgumentError(wanted)
+        return sides
 
     return convert

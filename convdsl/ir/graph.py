@@ -7,6 +7,7 @@ nodes. What a node means is known only to its op, so the IR never grows with lay
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from convdsl.diagnostics import Frame
@@ -25,9 +26,17 @@ class Value:
     type: TensorType
 
 
+class Role(Enum):
+    """What becomes of a tensor that a layer owns."""
+
+    LEARNED = "learned"  # by gradient descent
+    STATE = "state"  # updated by the layer itself in training, as running statistics are
+    CONSTANT = "constant"  # part of the program, not of the state_dict
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A learned tensor. ``path`` is its state_dict key; ``value`` its place in the graph.
+    """A tensor the network owns. ``path`` is its state_dict key; ``value`` its place in the graph.
 
     ``permute`` gives the axis order the kernels want it stored in, None for the order of ``type``.
     """
@@ -36,6 +45,7 @@ class Parameter:
     value: Value
     initializer: "Initializer"
     permute: tuple[int, ...] | None = None
+    role: Role = Role.LEARNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """One use of an op. ``parameters`` are the learned tensors among its operands."""
+    """One use of an op. ``parameters`` are the tensors of the network among its operands."""
 
     op: "Op"
     inputs: tuple[Value, ...]
@@ -65,6 +75,11 @@ class Node:
     @property
     def output(self) -> Value:
         return self.outputs[0]
+
+    @property
+    def updated(self) -> dict[Value, Value]:
+        """Outputs that are a parameter's next value, with that parameter."""
+        return {self.outputs[o]: self.parameters[p] for p, o in self.op.updates.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +96,8 @@ class Graph:
     """A network. The backward part is empty until `passes.differentiate` has run.
 
     cotangents: for every output the value that carries dLoss/dOutput, in the same order.
-    gradients: pairs (input or parameter value, value holding its gradient).
+    gradients: pairs (input or parameter value, value holding its gradient). updates: pairs (value
+    of a parameter of role STATE, value it has after a training step).
     """
 
     name: str
@@ -93,6 +109,12 @@ class Graph:
     backward: tuple[Node, ...] = ()
     cotangents: tuple[Value, ...] = ()
     gradients: tuple[tuple[Value, Value], ...] = ()
+    updates: tuple[tuple[Value, Value], ...] = ()
+
+    @property
+    def learned(self) -> tuple[Parameter, ...]:
+        """The parameters that training changes by their gradients, which are what is counted."""
+        return tuple(p for p in self.parameters if p.role is Role.LEARNED)
 
     @property
     def all_nodes(self) -> tuple[Node, ...]:
@@ -114,8 +136,9 @@ class Graph:
         return table
 
     def results(self) -> set[Value]:
-        """Values that leave the graph: outputs and gradients."""
-        return {o.value for o in self.outputs} | {gradient for _, gradient in self.gradients}
+        """Values that leave the graph: outputs, gradients and updates."""
+        leaving = {o.value for o in self.outputs} | {gradient for _, gradient in self.gradients}
+        return leaving | {new for _, new in self.updates}
 
     def with_nodes(self, nodes: Iterable[Node], backward: Iterable[Node]) -> "Graph":
         return replace(self, nodes=tuple(nodes), backward=tuple(backward))

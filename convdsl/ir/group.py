@@ -60,5 +60,15 @@ class Group(Op):
         return self.anchor.op.schedule(self.anchor, Tail(self.result, pool, index))
 
 
+def members(node: Node) -> tuple[Node, ...]:
+    """The inner nodes of a group; any other node by itself."""
+    return node.op.nodes if isinstance(node.op, Group) else (node,)
+
+
+def updated(node: Node) -> dict[Value, Value]:
+    """`Node.updated` of all `members`."""
+    return {new: old for member in members(node) for new, old in member.updated.items()}
+
+
 def _is_pointwise(node: Node) -> bool:
     return node.op.expression(*(value.name for value in node.operands)) is not None

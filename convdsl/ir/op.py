@@ -6,14 +6,15 @@ are the arguments users write, and all its rules stand side by side in one file 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, dataclass_transform
 
 from convdsl.ir.arguments import ArgumentSpec, argument_specs, field
-from convdsl.ir.graph import Node, Value
+from convdsl.ir.graph import Node, Role, Value
+from convdsl.ir.head import Head
 from convdsl.ir.launch import Nest, Schedule, Tail
-from convdsl.ir.types import TensorType
+from convdsl.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
     from convdsl.ir.builder import Builder
@@ -57,13 +58,18 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Initializer:
-    """How a parameter starts: ``torch.nn.init.<function>(tensor, *arguments)``."""
+    """How a parameter starts: ``torch.nn.init.<function>(tensor, *arguments)``.
+
+    The function ``values`` takes the numbers themselves, in C order, the same for every index of
+    the leading axes they leave out.
+    """
 
     function: str
     arguments: tuple[float, ...] = ()
 
 
 ZEROS = Initializer("zeros_")
+ONES = Initializer("ones_")
 
 
 def glorot_uniform(fan_in: int, fan_out: int) -> Initializer:
@@ -74,11 +80,16 @@ def glorot_uniform(fan_in: int, fan_out: int) -> Initializer:
 
 @dataclass(frozen=True, slots=True)
 class ParameterSpec:
-    """A learned tensor a layer asks for: shape in torch's order, start, storage order."""
+    """A tensor a layer owns: shape in torch's order, start, storage order, what becomes of it.
+
+    dtype: FLOAT32 for one that is never rounded to the computing type.
+    """
 
     shape: tuple[int, ...]
     initializer: Initializer
     permute: tuple[int, ...] | None = None
+    role: Role = Role.LEARNED
+    dtype: DType = DType.COMPUTE
 
 
 class Op(ABC):
@@ -90,6 +101,9 @@ class Op(ABC):
     can_pool: ClassVar[bool] = False
     #: helper functions of `kernels/` that `expression` calls
     helpers: ClassVar[tuple[Nest, ...]] = ()
+    #: numbers of parameters of role STATE, and of the outputs that are their next values; a kernel
+    #: gets the same memory for both
+    updates: ClassVar[Mapping[int, int]] = {}
 
     @property
     def title(self) -> str:
@@ -108,11 +122,19 @@ class Op(ABC):
         ``training`` may be used.
         """
 
+    def torch_text(self, *operands: str) -> str | None:
+        """How generated torch code works out the first output and updates the state in place.
+
+        None: as `reference` says, which has no state to update.
+        """
+        return None
+
     def expression(self, *operands: str) -> str | None:
         """The Triton expression if every output element depends on the same input elements only.
 
         Operands are fp32 blocks; ``offsets`` (element numbers in storage order) and ``seed`` may
-        be used. None: the op is no pointwise one.
+        be used. The first has the output's type; each of the others has it too or is spread over
+        it (see `ir.broadcast`). None: the op is no pointwise one.
         """
         return None
 
@@ -144,6 +166,8 @@ class Layer(Op):
     aliases: ClassVar[tuple[str, ...]] = ()
     #: programs for documentation and tests: ``("3@8x8", "CONV(4, F=3)")``
     examples: ClassVar[tuple[tuple[str, str], ...]] = ()
+    #: names of the outputs behind the first, which are for the layer's own gradient and state
+    extras: ClassVar[tuple[str, ...]] = ("index",)
 
     @abstractmethod
     def shape(self, *inputs: TensorType) -> TensorType:
@@ -172,6 +196,24 @@ class Layer(Op):
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         return (self.shape(*(o for o in operands if o.batched)),)
 
+    def parts(self, *inputs: TensorType) -> tuple[tuple[str, "Layer"], ...]:
+        """The chain of layers a composite layer stands for: (name in the path, layer).
+
+        A layer with parts never reaches the graph; an empty name keeps the path. Raises ShapeError.
+        """
+        return ()
+
+    def smallest_batch(self, *inputs: TensorType) -> int:
+        """Samples a batch must have, in training, for the layer to be defined."""
+        return 1
+
+    def at_inference(self) -> Op | None:
+        """The op of the same operands and first output that runs when nothing is learned.
+
+        None: the layer itself.
+        """
+        return None
+
     def distinct(self, number: int) -> "Layer":
         """The layer as the ``number``-th of its network: tells random generators apart."""
         return self
@@ -183,38 +225,6 @@ class Layer(Op):
     @classmethod
     def arguments(cls) -> tuple[ArgumentSpec, ...]:
         """What the language accepts between the parentheses, in positional order."""
-        return argument_specs(cls)
-
-
-class Head(ABC):
-    """What stands after the comma: makes a loss for training and a prediction of an output."""
-
-    name: ClassVar[str]
-    #: name of the layer this head already contains, None if it contains none
-    absorbs: ClassVar[str | None] = None
-
-    @abstractmethod
-    def check(self, output: TensorType) -> None:
-        """Raises ShapeError if the head cannot stand on this output."""
-
-    @abstractmethod
-    def labels(self, output: TensorType) -> TensorType:
-        """Type of the target a sample needs."""
-
-    @abstractmethod
-    def loss(self, output: str, labels: str) -> str:
-        """A torch expression of the mean loss over the batch."""
-
-    @abstractmethod
-    def predict(self, output: str) -> str:
-        """A torch expression of the prediction."""
-
-    @abstractmethod
-    def schedule(self, output: Value, labels: Value, loss: Value, gradient: Value) -> Schedule:
-        """Launches that compute the loss (a float32 scalar) and dLoss/dOutput together."""
-
-    @classmethod
-    def arguments(cls) -> tuple[ArgumentSpec, ...]:
         return argument_specs(cls)
 
 

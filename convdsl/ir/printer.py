@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable
 
-from convdsl.ir.graph import Graph, Node, Value
+from convdsl.ir.graph import Graph, Node, Role, Value
 from convdsl.ir.group import Group
 from convdsl.ir.op import Layer, Op
 from convdsl.ir.types import DType, Notation, TensorType
@@ -25,19 +25,23 @@ def print_graph(graph: Graph) -> str:
     lines = [f"graph {graph.name}"]
     lines += [f"  input %{v.name}: {show_type(v.type)}" for v in graph.inputs]
     lines += [
-        f"  parameter %{p.value.name}: {show_type(p.value.type)}  # {p.path}"
+        f"  {_ROLES[p.role]} %{p.value.name}: {show_type(p.value.type)}  # {p.path}"
         for p in graph.parameters
     ]
     lines += _nodes(graph.nodes, "  ")
     for output in graph.outputs:
         head = f", {output.head.name}" if output.head else ""
         lines.append(f"  output {output.name} = %{output.value.name}{head}")
+    lines += [f"  update of %{v.name} = %{new.name}" for v, new in graph.updates]
     if graph.backward:
         given = ", ".join(f"%{v.name}" for v in graph.cotangents)
         lines.append(f"backward({given})")
         lines += _nodes(graph.backward, "  ")
         lines += [f"  gradient of %{v.name} = %{g.name}" for v, g in graph.gradients]
     return "\n".join(lines) + "\n"
+
+
+_ROLES = {Role.LEARNED: "parameter", Role.STATE: "state", Role.CONSTANT: "constant"}
 
 
 def _nodes(nodes: Iterable[Node], indent: str) -> list[str]:

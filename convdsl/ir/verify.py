@@ -51,6 +51,9 @@ def verify(graph: Graph, after: str) -> None:
         define(value)
     for node in graph.backward:
         visit(node)
+    for value, new in graph.updates:
+        demand(new in defined, f"the update of {value.name} is never computed")
+        demand(new.type == value.type, f"the update of {value.name} has its type")
     for value, gradient in graph.gradients:
         demand(gradient in defined, f"the gradient of {value.name} is never computed")
         demand(gradient.type.shape == value.type.shape, f"gradient of {value.name} has its shape")

@@ -32,7 +32,7 @@ def lint_unit(unit: Unit, naming: AbstractSet[Span], findings: Findings) -> None
 
 def lint_graph(graph: Graph, findings: Findings) -> None:
     """W306: one dense layer of several holds nearly all parameters; W304: dropped results."""
-    total = sum(p.value.type.elements for p in graph.parameters)
+    total = sum(p.value.type.elements for p in graph.learned)
     holders = [node for node in graph.nodes if node.parameters]
     for node in holders if len(holders) > 1 else ():
         own = sum(value.type.elements for value in node.parameters)

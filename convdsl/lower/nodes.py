@@ -57,6 +57,8 @@ class Nodes:
     ) -> None:
         self.notation = notation
         self.parameters: dict[str, Parameter] = {}
+        #: for each running statistic the value it has after the layers so far
+        self.updates: dict[Value, Value] = {}
         self.builder = Builder(set(RESERVED))
         self.producers: dict[Value, Node] = {}
         self._strict = strict
@@ -81,7 +83,11 @@ class Nodes:
         if op.flattens and not inputs[0].type.is_vector:
             inputs = [self._add(flattening(), inputs, use, f"{use.origin.path}.flatten")]
         try:
-            return self._add(op, inputs, use, use.origin.path)
+            parts = op.parts(*(value.type for value in inputs))
+            for name, part in parts:
+                path = f"{use.origin.path}.{name}" if name else use.origin.path
+                inputs = [self._add(part, inputs, use, path)]
+            return inputs[0] if parts else self._add(op, inputs, use, use.origin.path)
         except ShapeError as error:
             labels: tuple[Label, ...] = (Label(use.spans.get(error.argument or "", use.span)),)
             if use.branches:
@@ -97,16 +103,16 @@ class Nodes:
             self._limit(kind.elements, use.span)
         for spec in facts.specs.values():
             self._limit(prod(spec.shape), use.span)
-        parameters = tuple(
+        owned = tuple(
             self._parameter(f"{path}.{name}", spec, use.shared).value
             for name, spec in facts.specs.items()
         )
+        # a layer used again goes on from the statistics its first use has left
+        parameters = tuple(self.updates.get(value, value) for value in owned)
         name = identifier(path)
-        # What a layer gives beside its result is for its own gradient, such as a pooling's index.
-        outputs = tuple(
-            self.builder.value(f"{name}_index" if number else name, kind)
-            for number, kind in enumerate(facts.outputs)
-        )
+        names = (name, *(f"{name}_{extra}" for extra in op.extras))
+        outputs = tuple(map(self.builder.value, names, facts.outputs))
+        self.updates.update({owned[i]: outputs[number] for i, number in op.updates.items()})
         op = op.distinct(len(self.builder.nodes))
         node = Node(op, tuple(inputs), parameters, outputs, use.origin)
         self.builder.nodes.append(node)
@@ -125,8 +131,9 @@ class Nodes:
     def _parameter(self, path: str, spec: ParameterSpec, shared: bool) -> Parameter:
         if shared and path in self.parameters:
             return self.parameters[path]
-        value = self.builder.value(identifier(path), TensorType(spec.shape, batched=False))
-        self.parameters[path] = Parameter(path, value, spec.initializer, spec.permute)
+        kind = TensorType(spec.shape, spec.dtype, batched=False)
+        value = self.builder.value(identifier(path), kind)
+        self.parameters[path] = Parameter(path, value, spec.initializer, spec.permute, spec.role)
         return self.parameters[path]
 
     def _limit(self, elements: int, span: Span) -> None:

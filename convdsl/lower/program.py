@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from pathlib import Path
 
 from convdsl.diagnostics import CompileError, Diagnostic, Label
-from convdsl.ir.graph import Graph, Output
+from convdsl.ir.graph import Graph, Output, Role
 from convdsl.ir.graph import Value as Tensor
 from convdsl.ir.types import Notation
 from convdsl.lower.budget import Budget, Exhausted, Limits
@@ -95,9 +95,10 @@ class _Lowering:
             identifier(main.name or "net"),
             notation,
             inputs,
-            tuple(nodes.parameters.values()),
+            tuple(sorted(nodes.parameters.values(), key=lambda p: list(Role).index(p.role))),
             tuple(nodes.builder.nodes),
             outputs,
+            updates=tuple(nodes.updates.items()),
         )
         lint_graph(graph, findings)
         uses = Uses(

@@ -36,7 +36,7 @@ def differentiate(graph: Graph) -> Graph:
             build.origin = node.origin
             for value, gradient in node.op.gradient(node, dy, build).items():
                 contribute(value, gradient)
-    ends = (*graph.inputs, *(p.value for p in graph.parameters))
+    ends = (*graph.inputs, *(p.value for p in graph.learned))
     return replace(
         graph,
         backward=tuple(build.nodes),

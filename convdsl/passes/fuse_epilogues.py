@@ -12,6 +12,7 @@ the text of an epilogue is code generation's work.
 
 from collections.abc import Sequence
 
+from convdsl.ir.broadcast import element_of
 from convdsl.ir.graph import Graph, Node, Value
 from convdsl.ir.group import Group
 
@@ -52,7 +53,9 @@ def _grow(
     results: set[Value],
 ) -> list[Node]:
     chain = [anchor]
-    needed_from = len(place)  # the first place where a node outside reads a value of the chain
+    # the first place where a node outside reads a value of the chain
+    readers = (user for value in anchor.outputs[1:] for user in users.get(value, []))
+    needed_from = min((place[id(r)] for r in readers if id(r) in place), default=len(place))
     while True:
         current = chain[-1].output
         followers = [n for n in users.get(current, []) if id(n) in place]
@@ -73,10 +76,12 @@ def _grow(
 
 
 def _is_pointwise(node: Node, current: Value) -> bool:
-    """The node is pointwise in operands of the chain's own type (so at the same offsets)."""
+    """The node is pointwise in operands of the chain's own type, or spread over it."""
     names = (v.name for v in node.operands)
-    return node.op.expression(*names) is not None and all(
-        v.type == current.type for v in (*node.operands, node.output)
+    return (
+        node.op.expression(*names) is not None
+        and node.output.type == current.type
+        and all(element_of(v.type, current.type) for v in node.operands)
     )
 
 

@@ -11,7 +11,7 @@ saved until the backward pass has ended; there the plan is the lower figure.
 from dataclasses import dataclass
 
 from convdsl.ir.graph import Graph, Node, Value
-from convdsl.ir.group import Group
+from convdsl.ir.group import Group, updated
 from convdsl.ir.launch import Tail
 
 ALIGNMENT = 256  # bytes, as CUDA allocations are aligned
@@ -59,6 +59,7 @@ def plan(graph: Graph, batch: int, compute_bytes: int = 4) -> MemoryPlan:
     nodes = graph.all_nodes
     parameters = {p.value for p in graph.parameters}
     outside = parameters | {g for v, g in graph.gradients if v in parameters}
+    outside |= {value for node in nodes for value in updated(node)}
     root: dict[Value, Value] = {}
     first: dict[Value, int] = dict.fromkeys((*graph.inputs, *graph.cotangents), 0)
     last: dict[Value, int] = {}
@@ -91,7 +92,7 @@ def plan(graph: Graph, batch: int, compute_bytes: int = 4) -> MemoryPlan:
     ]
     slots = _place(lives)
     saved = {root.get(v, v) for v in graph.saved}
-    weights = sum(p.value.type.elements for p in graph.parameters)
+    weights = sum(p.value.type.elements for p in graph.learned)
     return MemoryPlan(
         batch,
         max((s.offset + s.size for s in slots), default=0),

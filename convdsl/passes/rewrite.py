@@ -20,9 +20,10 @@ def substitute(node: Node, mapping: Mapping[Value, Value]) -> Node:
 
 
 def substitute_results(graph: Graph, mapping: Mapping[Value, Value]) -> Graph:
-    """The graph with outputs and gradients renamed by ``mapping``."""
+    """The graph with outputs, gradients and updates renamed by ``mapping``."""
     return replace(
         graph,
         outputs=tuple(replace(o, value=mapping.get(o.value, o.value)) for o in graph.outputs),
         gradients=tuple((v, mapping.get(g, g)) for v, g in graph.gradients),
+        updates=tuple((v, mapping.get(new, new)) for v, new in graph.updates),
     )

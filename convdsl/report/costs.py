@@ -8,7 +8,7 @@ branches meet the larger one counts. Borders are not cut off, so it may exceed t
 
 from dataclasses import dataclass
 
-from convdsl.ir.graph import Graph, Node, Origin, Value
+from convdsl.ir.graph import Graph, Node, Origin, Role, Value
 from convdsl.ir.group import Group
 from convdsl.ir.op import Layer, Window
 from convdsl.ir.types import TensorType
@@ -137,9 +137,11 @@ def measure(graph: Graph, fused: Graph | None = None) -> Costs:
 
 
 def _counts(layer: Layer, types: tuple[TensorType, ...], node: Node) -> tuple[tuple[str, int], ...]:
-    names = layer.parameters(*types)
+    specs = layer.parameters(*types)
     return tuple(
-        (name, value.type.elements) for name, value in zip(names, node.parameters, strict=True)
+        (name, value.type.elements)
+        for (name, spec), value in zip(specs.items(), node.parameters, strict=True)
+        if spec.role is Role.LEARNED
     )
 
 

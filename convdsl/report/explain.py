@@ -11,6 +11,7 @@ parameters and arithmetic comes from its `formulas`.
 
 from math import prod
 
+from convdsl.ir.graph import Role
 from convdsl.ir.op import Window
 from convdsl.ir.types import Notation
 from convdsl.lower.window import inexact
@@ -113,7 +114,11 @@ def _counts(row: Row) -> tuple[str, ...]:
     """Parameters by their shapes, for layers that give no formulas of their own."""
     if not row.count:
         return ("parameters = 0",)
-    specs = row.op.parameters(*row.inputs)
+    specs = {
+        name: spec
+        for name, spec in row.op.parameters(*row.inputs).items()
+        if spec.role is Role.LEARNED
+    }
     parts = " + ".join("*".join(map(str, spec.shape)) for spec in specs.values())
     names = " + ".join(specs)
     total = sum(prod(spec.shape) for spec in specs.values())

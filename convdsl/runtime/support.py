@@ -12,15 +12,25 @@ from torch import Tensor, nn
 ParameterTable = dict[str, tuple[tuple[int, ...], str, tuple[float, ...]]]
 
 
-def register(root: nn.Module, path: str, parameter: nn.Parameter) -> None:
-    """Put ``parameter`` at the dotted ``path`` below ``root``, making modules on the way."""
+def owner_of(root: nn.Module, path: str) -> tuple[nn.Module, str]:
+    """The module that owns the dotted ``path`` below ``root``, made where missing; its name."""
     *scopes, name = path.split(".")
     module = root
     for scope in scopes:
         if scope not in dict(module.named_children()):
             module.add_module(scope, nn.Module())
         module = module.get_submodule(scope)
-    module.register_parameter(name, parameter)
+    return module, name
+
+
+def started(shape: tuple[int, ...], initializer: str, arguments: tuple[float, ...]) -> Tensor:
+    """A fresh float32 tensor: ``torch.nn.init.<initializer>``, or the numbers of ``values``."""
+    tensor = torch.empty(shape, dtype=torch.float32)
+    if initializer == "values":
+        tensor.view(-1, len(arguments)).copy_(torch.tensor(arguments))
+    else:
+        getattr(nn.init, initializer)(tensor, *arguments)
+    return tensor
 
 
 def check_input(x: Tensor, name: str, shape: Sequence[int], layout: str) -> Tensor:
@@ -73,7 +83,12 @@ class Network(nn.Module):
     """
 
     TABLE: ClassVar[ParameterTable]
+    #: buffers: running statistics, and fixed numbers that are not saved
+    STATE: ClassVar[ParameterTable] = {}
+    CONSTANTS: ClassVar[ParameterTable] = {}
     INPUTS: ClassVar[dict[str, tuple[int, ...]]]
+    #: samples a batch must have in training, and the layer that needs them
+    SMALLEST_BATCH: ClassVar[tuple[int, str]] = (1, "")
     #: for every output with a head: shape of one sample's labels, number of classes
     LABELS: ClassVar[tuple[tuple[tuple[int, ...], int], ...]] = ()
 
@@ -91,10 +106,13 @@ class Network(nn.Module):
             raise ValueError(f"dtype must be floating point, got {dtype}")
         self.dtype = dtype
         self.layout = layout
-        for path, (shape, initializer, arguments) in self.TABLE.items():
-            start = torch.empty(shape, dtype=torch.float32)
-            getattr(nn.init, initializer)(start, *arguments)
-            register(self, path, nn.Parameter(start.to(device)))
+        for path, row in self.TABLE.items():
+            module, name = owner_of(self, path)
+            module.register_parameter(name, nn.Parameter(started(*row).to(device)))
+        for table, saved in ((self.STATE, True), (self.CONSTANTS, False)):
+            for path, row in table.items():
+                module, name = owner_of(self, path)
+                module.register_buffer(name, started(*row).to(device), persistent=saved)
 
     def compute_dtype(self, x: Tensor) -> torch.dtype:
         """What this call computes in."""
@@ -106,8 +124,14 @@ class Network(nn.Module):
         return parameter.dtype
 
     def weights(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """The parameters by path, in ``dtype``."""
-        return {path: self.get_parameter(path).to(dtype) for path in self.TABLE}
+        """Parameters and constants by path, in ``dtype``."""
+        learned = {path: self.get_parameter(path).to(dtype) for path in self.TABLE}
+        return learned | {path: self.get_buffer(path).to(dtype) for path in self.CONSTANTS}
+
+    def tensors(self) -> list[Tensor]:
+        """All that the network owns: parameters, running statistics, constants."""
+        buffers = [self.get_buffer(path) for path in (*self.STATE, *self.CONSTANTS)]
+        return [*(self.get_parameter(path) for path in self.TABLE), *buffers]
 
     def outputs(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Raw outputs, (N, C, H, W) or (N, C), of checked inputs in the computing dtype."""
@@ -153,6 +177,12 @@ class Network(nn.Module):
         ]
         if len({len(x) for x in checked}) > 1:
             raise ValueError(f"inputs differ in batch size: {[len(x) for x in checked]}")
+        smallest, layer = self.SMALLEST_BATCH
+        if self.training and 0 < len(checked[0]) < smallest:
+            raise ValueError(
+                f"{layer} needs more than one value per channel in training, so at least "
+                f"{smallest} samples, got {len(checked[0])}: give more, or call .eval() first"
+            )
         for parameter in self.parameters():
             if parameter.device != checked[0].device:
                 places = f"the input is on {checked[0].device}, the network on {parameter.device}"

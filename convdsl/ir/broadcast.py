@@ -1,0 +1,26 @@
+"""Which tensors spread over a larger one in pointwise arithmetic, and where their elements lie.
+
+Everything is stored channels last, so a number per channel repeats with every pixel. Only what an
+epilogue can read beside its tile: the larger tensor itself is indexed by ``offsets``.
+"""
+
+from convdsl.ir.types import TensorType
+
+
+def element_of(operand: TensorType, full: TensorType) -> str | None:
+    """Triton text of the element of ``operand`` for the elements ``offsets`` of ``full``.
+
+    ``operand`` has the shape of ``full``; or one number per channel (C,), per sample and channel
+    (C,) or (C, 1, 1), or one for all (1,). None: it does not spread over ``full``.
+    """
+    channels, size = full.channels, full.elements
+    if operand.shape == full.shape and operand.batched == full.batched:
+        return "offsets"
+    if operand.batched:
+        per_sample = operand.elements == operand.channels == channels and full.batched
+        return f"offsets // {size} * {channels} + offsets % {channels}" if per_sample else None
+    if operand.shape == full.shape:
+        return f"offsets % {size}"
+    if operand.shape == (channels,):
+        return f"offsets % {channels}"
+    return "0" if operand.shape == (1,) else None
