@@ -23,6 +23,7 @@ from convdsl.lower import Lowered, Options, lower
 from convdsl.passes.differentiate import differentiate
 from convdsl.passes.drop_dead import drop_dead
 from convdsl.passes.drop_identity import drop_identity
+from convdsl.passes.drop_training_outputs import drop_training_outputs
 from convdsl.passes.fuse_epilogues import fuse_epilogues
 from convdsl.passes.hoist_pool_gradient import hoist_pool_gradient
 from convdsl.passes.plan_memory import MemoryPlan, plan
@@ -35,6 +36,7 @@ from convdsl.report.table import table
 from convdsl.source import Source
 from convdsl.syntax.ast import Program
 from convdsl.syntax.dump import dump
+from convdsl.syntax.listing import is_listing, parse_listing
 from convdsl.syntax.parser import parse, parse_default, parse_shape
 from convdsl.syntax.reader import read_source
 
@@ -54,6 +56,7 @@ PIPELINE: tuple[Pass, ...] = (
 )
 INFERENCE_PIPELINE: tuple[Pass, ...] = (
     ("drop_identity", partial(drop_identity, training=False)),
+    ("drop_training_outputs", drop_training_outputs),
     ("use_running_statistics", use_running_statistics),
     ("drop_dead", drop_dead),
     ("fuse_epilogues", fuse_epilogues),
@@ -121,6 +124,11 @@ class Network:
         """Learned numbers, shared ones counted once: sum of p.numel() over model.parameters()."""
         return sum(p.value.type.elements for p in self.graph.learned)
 
+    @property
+    def parameters_at_inference(self) -> int:
+        """The same without layers that only outputs with ``only=training`` need."""
+        return self.costs.parameters_at_inference
+
     @cached_property
     def costs(self) -> Costs:
         """Shapes, parameters, MACs, receptive fields and kernels, layer by layer."""
@@ -128,8 +136,8 @@ class Network:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one forward pass for one sample."""
-        return self.costs.macs
+        """Multiply-accumulates of one forward pass at inference for one sample."""
+        return self.costs.macs_at_inference
 
     def plan(self, batch: int, dtype: str = "fp32") -> MemoryPlan:
         """Memory of a training step on the fused kernels; dtype: ``fp32``, ``bf16``, ``fp16``."""
@@ -197,8 +205,11 @@ class Network:
     def __repr__(self) -> str:
         show = self.graph.notation.show
         ends = ", ".join(show(v.type) for v in self.graph.inputs)
-        outs = ", ".join(show(o.value.type) for o in self.graph.outputs)
-        return f"<Network {self.name}: {ends} -> {outs}, {self.parameters_count:,} parameters>"
+        outs = ", ".join(show(o.value.type) for o in self.graph.results_shown)
+        count = f"{self.parameters_count:,} parameters"
+        if self.costs.training_outputs:
+            count += f", {self.parameters_at_inference:,} at inference"
+        return f"<Network {self.name}: {ends} -> {outs}, {count}>"
 
 
 def _known(dtype: str) -> str:
@@ -208,8 +219,11 @@ def _known(dtype: str) -> str:
 
 
 def compile_source(source: Source, options: Options | None = None) -> Network:
-    """Parse and lower one source. Raises CompileError with every diagnostic found."""
-    program = parse(source)
+    """Parse and lower one source, a program or a lecture's listing.
+
+    Raises CompileError with every diagnostic found.
+    """
+    program = parse_listing(source) if is_listing(source) else parse(source)
     lowered = lower(program, options or Options())
     verify(lowered.graph, "lower")
     return Network(source, program, lowered)

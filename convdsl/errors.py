@@ -76,6 +76,17 @@ _add(
     "A file is one bare chain, or statements, and then its chain is written `net NAME = chain`.",
 )
 _add("E116", "missing `,`", "Arguments, parameters and elements of a list are parted by `,`.")
+_add(
+    "E117",
+    "line of a listing not understood",
+    "A text in which a line begins like `[55x55x96] CONV1` is read as a lecture's listing, line by "
+    "line; docs/language.md shows all kinds of line.",
+)
+_add(
+    "E118",
+    "lines of a listing out of order",
+    "A listing is one INPUT, then the layers in order; only the last may be marked as the output.",
+)
 
 _add("E200", "unknown layer or block", "No layer, block or module has this name.")
 _add(
@@ -102,10 +113,19 @@ _add(
     "Built-in layers are UPPERCASE, so blocks, modules and tags contain a lower-case letter.",
 )
 _add("E209", "recursion", "A block may not use itself, directly or through others.")
-_add("E210", "branches disagree", "ADD needs equal shapes, CONCAT equal height and width.")
+_add(
+    "E210",
+    "branches disagree",
+    "ADD and DISTANCE need equal shapes, CONCAT equal height and width; MUL equal shapes, or one "
+    "number for every channel of the largest.",
+)
 _add("E211", "shape note does not hold", "The note after `::` is a checked assertion.")
 _add("E212", "window larger than its input", "F must fit into the padded input: F <= W + 2P.")
-_add("E213", "groups do not divide", "`groups` must divide both the input channels and K.")
+_add(
+    "E213",
+    "groups do not divide",
+    "`groups` must divide both the input channels and K; MAXOUT and CHPOOL leave no channel out.",
+)
 _add("E214", "layer does not take this kind of input", "For example CONV on a vector.")
 _add("E215", "head does not fit", "The head needs another shape, or there is no head of this name.")
 _add("E216", "softmax twice", "`, SOFTMAX` already contains the softmax: training works on logits.")
@@ -123,7 +143,8 @@ _add(
 _add(
     "E222",
     "padding not defined here",
-    "`half` is (F-1)/2, so F must be odd; pooling may pad at most half its window.",
+    "`half` is (F-1)/2, so F must be odd; pooling may pad at most half its window; the window of "
+    "LRN is centred, so its size is odd.",
 )
 _add("E223", "module used at two shapes", "A module has one set of weights, so one input shape.")
 _add("E224", "output size is not whole", "With --strict, (W-F+2P)/S must be whole.")
@@ -176,4 +197,9 @@ _add(
     "W306",
     "one layer holds most parameters",
     "One dense layer of 100,000 parameters or more holds 90 % or more of all parameters.",
+)
+_add(
+    "W307",
+    "bias has no effect",
+    "BN subtracts the mean of each channel and has a bias of its own; before it write bias=false.",
 )

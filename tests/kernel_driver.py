@@ -27,6 +27,8 @@ KINDS = {
 }
 DTYPES = {kind: dtype for dtype, kind in KINDS.items()} | {DType.FLOAT32: torch.float32}
 PERMUTES = {4: (0, 2, 3, 1), 3: (0, 2, 1)}
+#: storage order of a parameter (`ir.op.ParameterSpec.permute`), None for the order of its type
+Order = tuple[int, ...] | None
 
 
 def node_of(op: Op, inputs: Sequence[Tensor], parameters: Sequence[Tensor] = ()) -> Node:
@@ -45,7 +47,11 @@ def node_of(op: Op, inputs: Sequence[Tensor], parameters: Sequence[Tensor] = ())
 
 def stored(tensor: Tensor) -> Tensor:
     """A fresh contiguous copy in storage order: channels last."""
-    order = PERMUTES.get(tensor.ndim)
+    return ordered(tensor, PERMUTES.get(tensor.ndim))
+
+
+def ordered(tensor: Tensor, order: Order) -> Tensor:
+    """A fresh contiguous copy in an order of its axes."""
     return (tensor.permute(order) if order else tensor).contiguous().clone()
 
 
@@ -102,10 +108,12 @@ def run(
     epilogue: Any = keep,
     aux: Sequence[Tensor] = (),
     seed: int = 0,
+    orders: Sequence[Order] | None = None,
 ) -> tuple[Tensor, ...]:
     """Outputs of ``op`` as its kernels compute them; with ``pool``, the pooled map and the index.
 
-    aux: logical tensors of the shape of the op's (un-pooled) output.
+    aux: logical tensors of the shape of the op's (un-pooled) output, and parameters. orders: how
+    the parameters are stored; without it as weights of convolutions are.
     """
     node = node_of(op, inputs, parameters)
     n, compute = inputs[0].shape[0], inputs[0].dtype
@@ -117,7 +125,11 @@ def run(
         pooled = Value("pooled", TensorType(shape))
         index = Value("index", TensorType(shape, DType.INT8))
         outputs, tail = (pooled, index), Tail(pooled, pool, index)
-    tensors = {v: stored(t) for v, t in zip(node.operands, (*inputs, *parameters), strict=True)}
+    if orders is None:
+        orders = [PERMUTES.get(p.ndim) for p in parameters]
+    held = [ordered(p, order) for p, order in zip(parameters, orders, strict=True)]
+    of_parameter = {id(p): tensor for p, tensor in zip(parameters, held, strict=True)}
+    tensors = dict(zip(node.operands, (*map(stored, inputs), *held), strict=True))
     tensors |= {v: empty(v.type, n, compute, logical=not v.type.batched) for v in outputs}
     launch_all(
         op.schedule(node, tail),
@@ -125,7 +137,7 @@ def run(
         n,
         compute,
         epilogue=epilogue,
-        aux=tuple(stored(t) for t in aux),
+        aux=tuple(of_parameter[id(t)] if id(t) in of_parameter else stored(t) for t in aux),
         seed=seed,
     )
     return tuple(logical(tensors[v], v.type) for v in outputs)

@@ -14,29 +14,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convdsl.ir.broadcast import element_of
+from convdsl.ir.broadcast import element_of, tile_of
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.op import Layer, Op
 from convdsl.ir.types import TensorType
-from tests.kernel_driver import meaning, node_of, run
+from tests.kernel_driver import Order, meaning, node_of, run
 
 _FOLDER = tempfile.TemporaryDirectory()
 
 
 @cache
-def epilogue_of(op: Op, *types: TensorType) -> Any:
-    """A jit function of the pointwise nest's epilogue; operands after the first come in aux."""
-    names = ["acc", *(f"operand_{i}" for i in range(1, len(types)))]
-    places = [element_of(kind, types[0]) for kind in types[1:]]
-    assert None not in places, f"{op.title} has operands that do not spread over the first"
+def epilogue_of(op: Op, tile: int, *types: TensorType) -> Any:
+    """A jit function of the pointwise nest's epilogue; operands but the ``tile``-th come in aux."""
+    names = [f"operand_{i}" for i in range(len(types))]
+    names[tile] = "acc"
+    places = [element_of(kind, types[tile]) for kind in types]
+    assert None not in places, f"{op.title} has operands that do not spread over the largest"
+    others = [pair for i, pair in enumerate(zip(names, places, strict=True)) if i != tile]
     lines = ["import triton", "import triton.language as tl"]
     lines += [f"from convdsl.kernels.{h.module} import {h.function}" for h in op.helpers]
-    lines += ["@triton.jit", "def epilogue(acc, offsets, mask, aux, seed):"]
+    lines += ["@triton.jit", "def epilogue(acc, offsets, column, mask, aux, seed):"]
     lines += [
         f"    {name} = tl.load(aux[{i}] + ({place}) + offsets * 0, mask=mask, other=0.0)"
         f".to(tl.float32)"
-        for i, (name, place) in enumerate(zip(names[1:], places, strict=True))
+        for i, (name, place) in enumerate(others)
     ]
     lines.append(f"    return {op.expression(*names)}")
     path = Path(_FOLDER.name) / f"epilogue_{len(list(Path(_FOLDER.name).iterdir()))}.py"
@@ -48,26 +50,40 @@ def epilogue_of(op: Op, *types: TensorType) -> Any:
     return module.epilogue
 
 
-def kernels(op: Op, *inputs: Tensor, parameters: Sequence[Tensor] = (), seed: int = 0) -> Any:
+def kernels(
+    op: Op,
+    *inputs: Tensor,
+    parameters: Sequence[Tensor] = (),
+    seed: int = 0,
+    orders: Sequence[Order] | None = None,
+) -> Any:
     """All outputs of ``op`` as its kernels compute them, in the dtype of the first input."""
     if op.is_view(TensorType(tuple(inputs[0].shape[1:]))):
         return meaning(op, *inputs, *parameters)
     operands = (*inputs, *parameters)
     if op.expression(*(f"t{i}" for i in range(len(operands)))) is None:
-        return run(op, *inputs, parameters=parameters, seed=seed)
-    types = [v.type for v in node_of(op, inputs, parameters).operands]
+        return run(op, *inputs, parameters=parameters, seed=seed, orders=orders)
+    node = node_of(op, inputs, parameters)
+    tile = node.operands.index(tile_of(node))
     return run(
         op,
         *inputs,
         parameters=parameters,
-        epilogue=epilogue_of(op, *types),
-        aux=operands[1:],
+        epilogue=epilogue_of(op, tile, *(v.type for v in node.operands)),
+        aux=[*operands[:tile], *operands[tile + 1 :]],
         seed=seed,
+        orders=orders,
     )
 
 
-def reference(op: Op, *inputs: Tensor, parameters: Sequence[Tensor] = (), seed: int = 0) -> Any:
-    """All outputs of ``op`` by its torch reference, in evaluation."""
+def reference(
+    op: Op,
+    *inputs: Tensor,
+    parameters: Sequence[Tensor] = (),
+    seed: int = 0,
+    orders: Sequence[Order] | None = None,
+) -> Any:
+    """All outputs of ``op`` by its torch reference, in evaluation; ``orders`` are not asked."""
     return meaning(op, *inputs, *parameters, training=False, seed=seed)
 
 
@@ -89,7 +105,9 @@ def forward_backward(
     if same:
         one = (node.inputs[0],) * len(inputs)
         node = Node(layer, one, node.parameters, node.outputs)
-    outputs = by(layer, *inputs, parameters=parameters, seed=seed)
+    specs = layer.parameters(*(v.type for v in node.inputs)).values()
+    orders = {v: spec.permute for v, spec in zip(node.parameters, specs, strict=True)}
+    outputs = by(layer, *inputs, parameters=parameters, seed=seed, orders=list(orders.values()))
     table: dict[Value, Tensor] = dict(zip(node.operands, (*inputs, *parameters), strict=True))
     table |= dict(zip(node.outputs, outputs, strict=True))
     build = Builder({value.name for value in table})
@@ -102,6 +120,7 @@ def forward_backward(
             *(table[v] for v in step.inputs),
             parameters=[table[v] for v in step.parameters],
             seed=seed,
+            orders=[orders[v] for v in step.parameters],
         )
         for value, tensor in zip(step.outputs, made, strict=True):
             assert tuple(tensor.shape[1:] if value.type.batched else tensor.shape) == (

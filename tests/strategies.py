@@ -15,6 +15,7 @@ from convdsl.ir.arguments import ArgumentError, ArgumentSpec
 from convdsl.ir.op import HEADS, LAYERS, Layer, ShapeError
 from convdsl.ir.types import Notation, TensorType
 from convdsl.lower.evaluate import show
+from convdsl.lower.layers import flattening
 from tests.pieces import (
     Argument,
     Call,
@@ -41,6 +42,8 @@ OFFERED: tuple[Any, ...] = (
 )
 MERGES = {name: cls for name, cls in LAYERS.items() if cls.arity == 0}
 UNARY = {name: cls for name, cls in LAYERS.items() if cls.arity == 1}
+#: layers that need no argument
+BARE = [n for n, cls in UNARY.items() if not any(s.required for s in cls.arguments())]
 #: layers that move, mix or weigh numbers
 STRUCTURAL = {
     name: cls
@@ -49,14 +52,23 @@ STRUCTURAL = {
 }
 
 
-def keeps_map(cls: type[Layer]) -> bool:
-    """A layer that makes maps of maps."""
-    op = cls(**{spec.name: spec.convert(2) for spec in cls.arguments() if spec.required})
-    return not cls.flattens and op.shape(TensorType((2, 6, 6))).is_map
+def made_of(cls: type[Layer], *shape: int) -> tuple[int, ...]:
+    """The shape a layer with the fewest arguments makes of ``shape``, () if it cannot be said."""
+    try:
+        op = cls(**{spec.name: spec.convert(2) for spec in cls.arguments() if spec.required})
+        return () if cls.flattens else op.shape(TensorType(shape)).shape
+    except (ArgumentError, ShapeError):
+        return ()  # it needs words, or a tensor of another kind
 
 
-#: those that leave a map a map, drawn more often so that programs stay interesting for long
-SPATIAL = {name: cls for name, cls in STRUCTURAL.items() if keeps_map(cls)}
+#: those that leave a map a map and a sequence a sequence, by the length of the shape: drawn more
+#: often so that programs stay interesting for long
+SPATIAL = {
+    len(shape): {n: cls for n, cls in STRUCTURAL.items() if len(made_of(cls, *shape)) == len(shape)}
+    for shape in ((2, 6, 6), (2, 6))
+}
+#: those that make one number of every channel
+GATES = [name for name in BARE if made_of(LAYERS[name], 2, 6, 6) == (2,)]
 
 
 def literal(value: Any) -> Argument:
@@ -86,7 +98,8 @@ def arguments(draw: Draw, cls: type[Layer], names: Names) -> dict[str, Argument]
     """Some arguments, by letter or by name; whole numbers also as a name or an expression."""
     drawn = {}
     for spec in cls.arguments():
-        if not spec.required and draw(st.booleans()):
+        # those without a place matter little to shapes, and there are many of them
+        if not spec.required and draw(st.integers(0, 5 if spec.by_name else 1)) > 0:
             continue
         values = accepted(spec)
         argument = literal(draw(st.sampled_from(values)))
@@ -102,7 +115,7 @@ def arguments(draw: Draw, cls: type[Layer], names: Names) -> dict[str, Argument]
 
 def layer(draw: Draw, x: TensorType, names: Names) -> Piece:
     """A layer that fits ``x``: optional arguments that do not are left out."""
-    table = draw(st.sampled_from([UNARY, UNARY, STRUCTURAL, SPATIAL if x.is_map else UNARY]))
+    table = draw(st.sampled_from([UNARY, UNARY, STRUCTURAL, SPATIAL.get(len(x.shape), UNARY)]))
     name = draw(st.sampled_from(sorted(table)))
     cls = table[name]
     chosen = arguments(draw, cls, names)
@@ -111,7 +124,7 @@ def layer(draw: Draw, x: TensorType, names: Names) -> Piece:
         spare = [key for key in chosen if key not in needed]
         if not spare:
             # what it needs does not fit either: the layers that need nothing and keep the shape do
-            simple = [n for n in UNARY if n not in STRUCTURAL and fits(Use(n), x, names)]
+            simple = [n for n in BARE if n not in STRUCTURAL and fits(Use(n), x, names)]
             return Use(draw(st.sampled_from(simple)))
         del chosen[spare[-1]]
     return Use(name, chosen)
@@ -162,7 +175,10 @@ class Program:
         usable = [r for r in self.recipes if fits(r, x, names)]
         if usable and self.draw(st.booleans()):
             return self.draw(st.sampled_from(usable))
-        word = self.draw(st.sampled_from(["block", "module"]))
+        return self.recipe(self.draw(st.sampled_from(["block", "module"])), x, names, depth)
+
+    def recipe(self, word: str, x: TensorType, names: Names, depth: int) -> Call:
+        """A new block or module, written above the net."""
         values = {p: self.draw(st.integers(1, 4)) for p in self.draw(st.sampled_from(["", "k"]))}
         tags, self.tags = self.tags, {}  # out of reach inside a recipe
         body = self.chain(x, values, depth, 3)
@@ -182,20 +198,55 @@ class Program:
             other = self.branch(x, names, depth)
             together = Use(name, branches=(*branches, other))
             branches.append(other if fits(together, x, names) else branches[0])
-        return Use(name, branches=tuple(branches))
+        if self.draw(st.booleans()):
+            branches.reverse()
+        return merged(name, branches, x, names)
 
     def branch(self, x: TensorType, names: Names, depth: int) -> Piece:
-        if self.tags and self.draw(st.booleans()):
+        kind = self.draw(st.integers(0, 5))
+        if self.tags and kind < 3:
             tag = self.draw(st.sampled_from(sorted(self.tags)))
             return Reference(tag, self.tags[tag])
+        gates = [name for name in GATES if fits(Use(name), x, names)]
+        if gates and kind == 5:
+            activations = sorted(n for n in BARE if LAYERS[n].is_activation)
+            first, then = self.draw(st.sampled_from(gates)), self.draw(st.sampled_from(activations))
+            return Chain((Use(first), Use(then)))
         return self.chain(x, names, depth, 2)
+
+    def together(self, names: Names) -> Piece:
+        """Two inputs become one tensor: through a module that they share, if it suits both."""
+        (first, x), (second, y) = self.tags.items()
+        ends: list[Piece] = [Reference(first, x), Reference(second, y)]
+        if self.draw(st.booleans()):
+            shared = self.recipe("module", x, names, 1)
+            if all(fits(Chain((end, shared)), x, names) for end in ends):
+                ends = [Chain((end, shared)) for end in ends]
+        fitting = [
+            piece
+            for name in sorted(MERGES)
+            if fits(piece := merged(name, ends, x, names), x, names)
+        ]
+        return self.draw(st.sampled_from(fitting)) if fitting else Reference(second, y)
+
+
+def merged(name: str, branches: list[Piece], x: TensorType, names: Names) -> Piece:
+    """The merge, of the first two alone or of vectors if it asks for that and they are none."""
+    flat = [Chain((branch, Use(flattening().name))) for branch in branches[:2]]
+    for some in (branches, branches[:2], flat):
+        if fits(Use(name, branches=tuple(some)), x, names):
+            return Use(name, branches=tuple(some))
+    return Use(name, branches=tuple(branches))
 
 
 def shapes(draw: Draw) -> tuple[str, TensorType]:
-    """An input as written and its type: mostly maps, now and then a vector."""
+    """An input as written and its type: mostly maps, now and then a vector or a sequence."""
     channels, height, width = draw(st.tuples(st.integers(1, 5), *[st.integers(1, 9)] * 2))
-    if draw(st.integers(0, 7)) == 0:
+    kind = draw(st.integers(0, 7))
+    if kind == 0:
         return str(channels + 1), TensorType((channels + 1,))
+    if kind == 1:
+        return f"{channels}@{height + 3}", TensorType((channels, height + 3))
     kind = TensorType((channels, height, width))
     return draw(st.sampled_from(list(Notation))).show(kind), kind
 
@@ -214,14 +265,28 @@ def head(draw: Draw, y: TensorType, source: str) -> str:
     return draw(st.sampled_from(["", *suited]))
 
 
+def inputs_of(draw: Draw) -> list[tuple[str, str, TensorType]]:
+    """Name, text and type of the inputs: one without a name, or two that are often alike."""
+    text, kind = shapes(draw)
+    if draw(st.integers(0, 3)) > 0:
+        return [("", text, kind)]
+    others = [(text, kind), (text, kind), (str(kind.channels), TensorType((kind.channels,)))]
+    return [("left", text, kind), ("right", *draw(st.sampled_from(others)))]
+
+
 @st.composite
 def programs(draw: Draw, items: int = 5, depth: int = 2) -> str:
     """The text of a program that compiles."""
     program = Program(draw)
-    text, x = shapes(draw)
+    inputs = inputs_of(draw)
+    x = inputs[0][2]
     lets = {"width": draw(st.integers(1, 4))} if draw(st.booleans()) else {}
     pieces: list[Piece] = []
     y = x
+    if len(inputs) > 1:
+        program.tags = {name: kind for name, _, kind in inputs}
+        pieces.append(program.together(lets))
+        y = pieces[0].result(x, lets)
     for number in range(draw(st.integers(1, items))):
         piece = program.item(y, lets, depth)
         y = piece.result(y, lets)
@@ -233,7 +298,8 @@ def programs(draw: Draw, items: int = 5, depth: int = 2) -> str:
     net = Chain(tuple(pieces))
     lines = [f"let {name} = {value}" for name, value in lets.items()]
     source = " ".join([*program.statements, net.text])
-    lines += [*program.statements, f"input {text}"]
+    lines += [f"input {name}: {text}" if name else f"input {text}" for name, text, _ in inputs]
+    lines += program.statements
     lines.append(f"net Random = {net.text}{head(draw, y, source)}")
     if program.tags and draw(st.integers(0, 3)) == 0:
         tag = draw(st.sampled_from(sorted(program.tags)))

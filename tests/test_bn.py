@@ -223,7 +223,7 @@ def test_one_value_per_channel_has_no_variance(target):
     """A batch of one vector in training: torch refuses it, and so do we, before anything runs."""
     model = compile_text("input 7\nnet = FC(4) - BN").module("cpu", target=target)
     state = {k: v.clone() for k, v in model.state_dict().items()}
-    with pytest.raises(ValueError, match="BN.* more than one value per channel"):
+    with pytest.raises(ValueError, match=r"BN.* more than one value per channel"):
         model(torch.randn(1, 7))
     for key, value in model.state_dict().items():
         assert torch.equal(value, state[key])

@@ -59,6 +59,8 @@ HOSTILE = {
     "long range": b"input 8x8x3\nnet a = CONV(k)*(k in 1 .. 1000000000000)\n",
     "import of a device": b'import "/dev/zero" (a)\ninput 8x8x3\nnet n = a()\n',
     "import from outside": b'import "../../../etc/passwd" (a)\ninput 8x8x3\nnet n = a()\n',
+    "long listing": b"[8x8x3] INPUT\n" + b"[8x8x3] CONV1: 3 3x3 filters, pad 1\n" * 20_000,
+    "listing of one line": b"[8x8x3] INPUT " + b"with " * 200_000,
     "2 MiB": b"# padding\n" * 210_000,
 }
 

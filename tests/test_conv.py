@@ -6,12 +6,17 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
+from convdsl.compiler import compile_text
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Value
 from convdsl.ir.launch import Tail
 from convdsl.ir.op import ShapeError
 from convdsl.ir.types import DType, TensorType
-from convdsl.ops.conv import Conv, ConvGradInput, ConvGradWeight
+from convdsl.ops._bias_gradient import BiasGradient
+from convdsl.ops._conv_gradients import ConvGradInput, ConvGradWeight
+from convdsl.ops.conv import Conv
+from tests import conv_driver
+from tests.conv_driver import assert_close, assert_targets_agree, empty_cache, oracle
 from tests.kernel_driver import meaning, run
 
 # layer, input map, batch
@@ -40,31 +45,7 @@ NAMES = [f"{layer.filters}x{layer.kernel}s{layer.stride}on{x}n{n}" for layer, x,
 
 
 def operands(layer, shape, n, dtype):
-    generator = torch.Generator().manual_seed(1)
-    geometry = layer.geometry(TensorType(shape))
-
-    def random(*sizes):
-        return torch.randn(sizes, generator=generator)
-
-    x = random(n, *shape).to(dtype)
-    weight = random(*geometry.weight).to(dtype)
-    dy = random(n, *geometry.y.shape).to(dtype)
-    parameters = (weight, random(layer.filters)) if layer.bias else (weight,)
-    return geometry, x, parameters, dy
-
-
-def oracle(layer, x, parameters, dy):
-    """Output and gradients to (x, weight[, bias]) by autograd in float64."""
-    leaves = [t.double().requires_grad_() for t in (x, *parameters)]
-    (y,) = meaning(layer, *leaves)
-    return y.detach(), torch.autograd.grad(y, leaves, dy.double())
-
-
-def assert_close(actual, expected, tolerance):
-    assert actual.shape == expected.shape
-    if expected.numel():
-        error = (actual.double() - expected).abs().max() / expected.abs().max().clamp(min=1e-30)
-        assert error <= tolerance
+    return layer.geometry(TensorType(shape)), *conv_driver.operands(layer, shape, n, dtype)
 
 
 def by_hand(layer, x, weight, bias=None):
@@ -263,7 +244,7 @@ def test_fused_pooling_takes_the_first_of_equals_and_nan(pool):
 
 
 @triton.jit
-def scaled_residual(acc, offsets, mask, aux, seed):
+def scaled_residual(acc, offsets, column, mask, aux, seed):
     other = tl.load(aux[0] + offsets, mask=mask, other=0.0)
     return acc * seed + other
 
@@ -306,3 +287,78 @@ def test_gradient_names_its_scratch_after_the_weight():
     split, size = scratch.type.shape
     assert size == 4 * 3 * 9 + 4
     assert split & (split - 1) == 0
+
+
+def test_bias_per_position_is_a_parameter_of_the_shape_of_the_map():
+    """AlphaGo's last layer: one 1x1 filter over 19x19, "a different bias for each position"."""
+    network = compile_text("input 192@19x19\nnet N = CONV(1, F=1, bias=position)\n")
+    shapes = {p.path: p.value.type.shape for p in network.graph.parameters}
+    assert shapes == {"conv.weight": (1, 192, 1, 1), "conv.bias": (1, 19, 19)}
+    start = {p.path: p.initializer.function for p in network.graph.parameters}
+    assert start["conv.bias"] == "zeros_"
+
+
+def test_bias_per_position_takes_a_start_of_its_own():
+    text = "CONV(2, bias=position, bias_init=0.5, init=zeros)"
+    network = compile_text(f"input 3@5x4\nnet N = {text}\n")
+    with empty_cache():
+        module = network.module(device="cpu", target="torch")
+    assert torch.equal(module(torch.ones(1, 3, 5, 4)), torch.full((1, 2, 5, 4), 0.5))
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "CONV(3, bias=position)",
+        "CONV(3, bias=position, P=valid) - RELU - POOL",
+        "CONV(2, S=2, bias=position) - CONV(2, bias=position) - FLATTEN",
+    ],
+)
+def test_networks_with_a_bias_per_position(chain):
+    assert_targets_agree(f"input 2@7x6\nnet N = {chain}\n", batch=3)
+
+
+def test_bias_per_position_fuses_behind_the_convolution():
+    network = compile_text("input 2@6x6\nnet N = CONV(3, bias=position) - RELU\n")
+    assert [node.op.title for node in network.inference.nodes] == ["conv_position_bias_relu"]
+
+
+@pytest.mark.parametrize(("shape", "units"), [((3, 4, 5), 6), ((2, 1, 1), 3)])
+def test_a_dense_layer_is_a_convolution_as_large_as_the_map(shape, units):
+    """FC and CONV with F = map size: equal parameters, equal outputs (LeNet-5's C5; VGG's fc6)."""
+    channels, height, width = shape
+    texts = (f"FC({units})", f"CONV({units}, F={height}x{width}, P=valid)")
+    with empty_cache():
+        networks = [
+            compile_text(f"input {channels}@{height}x{width}\nnet N = {t}\n") for t in texts
+        ]
+        dense, convolving = (n.module(device="cpu", target="triton") for n in networks)
+    counts = [sum(p.value.type.elements for p in n.graph.parameters) for n in networks]
+    assert counts == [units * (channels * height * width + 1)] * 2
+    weight = dense.state_dict()["fc.weight"]
+    convolving.load_state_dict(
+        {
+            "conv.weight": weight.view(units, channels, height, width),
+            "conv.bias": dense.state_dict()["fc.bias"],
+        }
+    )
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(convolving(x).flatten(1), dense(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
+@pytest.mark.parametrize(
+    ("shape", "n"), [((3, 5, 4), 7), ((70, 9, 8), 1), ((2, 3), 300), ((4,), 0)]
+)
+@pytest.mark.parametrize("per_position", [True, False])
+def test_bias_gradient(per_position, shape, n, dtype):
+    dy = torch.randn(n, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    (db,) = run(BiasGradient(per_position), dy)
+    axes = 0 if per_position else [a for a in range(dy.dim()) if a != 1]
+    assert db.dtype == torch.float32
+    assert_close(db, dy.double().sum(axes), 1e-5)
+
+
+def test_bias_per_position_in_a_module_gets_the_gradients_of_all_its_uses():
+    program = "module twice = CONV(2, bias=position) - TANH\ninput 2@4x3\nnet N = twice - twice\n"
+    assert_targets_agree(program)

@@ -1,12 +1,15 @@
-"""DROPOUT: rate, independence, replay of the mask in the backward pass, evaluation."""
+"""DROPOUT: random words, rate, independence, the mask replayed backwards, evaluation."""
 
 from dataclasses import replace
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 
 from convdsl.ir.arguments import ArgumentError
 from convdsl.ir.builder import Builder
+from convdsl.kernels.dropout import random_word
 from convdsl.ops.dropout import Dropout
 from tests.kernel_driver import node_of
 from tests.op_driver import autograd, forward_backward, kernels, reference
@@ -23,6 +26,29 @@ def agreement(a: torch.Tensor, b: torch.Tensor) -> float:
     """Correlation of two masks in standard deviations: below 4 unless they depend."""
     a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
     return ((a * b).sum() / (a.norm() * b.norm())).item() * ELEMENTS**0.5
+
+
+@triton.jit
+def one_word(counter_ptr, y_ptr):
+    low = tl.load(counter_ptr).to(tl.uint32)
+    high = tl.load(counter_ptr + 1).to(tl.uint32)
+    key = tl.load(counter_ptr + 2).to(tl.uint32)
+    tl.store(y_ptr, random_word(low, high, key).to(tl.int64))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "key", "word"),
+    [
+        (0, 0, 0, 0xFF1DAE59),
+        (0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0x2C3F628B),
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0xDD7CE038),
+    ],
+)
+def test_words_are_those_of_the_generators_authors(low, high, key, word):
+    """Known answers of philox2x32 with 10 rounds in Random123's ``kat_vectors``."""
+    y = torch.zeros(1, dtype=torch.int64)
+    one_word[(1,)](torch.tensor([low, high, key]), y)
+    assert y.item() == word
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])

@@ -4,9 +4,20 @@ import itertools
 
 import pytest
 
-from convdsl.ir.op import ShapeError
-from convdsl.ir.types import TensorType
-from convdsl.ops._window import axis_padding, extent, output_size, output_sizes, window_over
+from convdsl.compiler import compile_text
+from convdsl.ir.op import ShapeError, Window
+from convdsl.ir.types import Notation, TensorType
+from convdsl.ops._window import (
+    as_map,
+    axis_padding,
+    extent,
+    output_size,
+    output_sizes,
+    over_a_map,
+    window_over,
+)
+from convdsl.report.costs import measure
+from convdsl.report.explain import explain
 
 
 def count_windows(size, kernel, stride, padding, dilation):
@@ -93,3 +104,47 @@ def test_only_maps_have_windows():
     with pytest.raises(ShapeError) as caught:
         window_over(TensorType((10,)), (3, 3), (1, 1), "half")
     assert caught.value.code == "E214"
+
+
+def test_a_sequence_has_one_axis():
+    x = TensorType((3, 9))
+    window = window_over(x, (3,), (2,), "same")
+    assert window.padding == ((1, 1),) and window.dilation == (1,)
+    assert output_sizes(x, window) == (5,)
+    assert output_sizes(x, window_over(x, (3,), (1,), ((2, 0),), (2,))) == (7,)
+
+
+@pytest.mark.parametrize(
+    "shape, kernel, wanted",
+    [((10,), (3,), "a sequence"), ((3, 9), (3, 3), "a map"), ((3, 9, 9), (3,), "a sequence")],
+)
+def test_axes_that_do_not_suit_are_named(shape, kernel, wanted):
+    with pytest.raises(ShapeError) as caught:
+        window_over(TensorType(shape), kernel, (1,) * len(kernel), "half")
+    assert caught.value.code == "E214"
+    assert wanted in caught.value.message.format(**caught.value.values)
+
+
+def test_in_memory_a_sequence_is_a_map_of_one_row():
+    x = TensorType((3, 9))
+    window = window_over(x, (3,), (2,), ((1, 2),), (2,), ceil=True)
+    row = over_a_map(window)
+    assert as_map(x).shape == (3, 1, 9)
+    assert row == Window((1, 3), (1, 2), ((0, 0), (1, 2)), (1, 2), ceil=True)
+    assert output_sizes(as_map(x), row) == (1, *output_sizes(x, window))
+    assert over_a_map(row) is row and as_map(as_map(x)) == as_map(x)
+
+
+def test_the_report_of_a_sequence_has_one_axis():
+    """r = 1 + 2, j = 2; then 3 + 4*2 = 11; a position that no window reaches is spoken of."""
+    chain = "POOL(3, S=2) - CONV1D(2, F=5, P=1) - AVGPOOL"
+    network = compile_text(f"input 3@32\nnet A = {chain}\n")
+    rows = measure(network.graph).rows
+    assert [row.field.size for row in rows] == [(3,), (11,), (13,)]
+    assert [row.output.shape for row in rows] == [(3, 15), (2, 13), (2, 6)]
+    messages = [warning.message for warning in network.warnings]
+    assert messages == [
+        "(32-3+0)/2+1 = 15.5: drops 1 position",
+        "(13-2+0)/2+1 = 6.5: drops 1 position",
+    ]
+    assert "L2 = (L1 - F + 2P)/S + 1 = (32 - 3 + 0)/2 + 1 = 15.5" in explain(rows[0], Notation.CHW)

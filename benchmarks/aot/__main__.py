@@ -3,6 +3,9 @@
     python -m benchmarks.aot                          # every network, every target
     python -m benchmarks.aot vgg16 --target sm_90     # one network, one target
     python -m benchmarks.aot --update                 # rewrite tests/golden/aot
+    python -m benchmarks.aot --afresh                 # believe nothing the tables say
+
+A kernel whose row has the digest of what would be compiled is not compiled again.
 
 The tables of another Triton are made in an environment that has it; nothing here needs torch:
 
@@ -25,6 +28,7 @@ from benchmarks.aot.table import (
     Planned,
     Row,
     all_networks,
+    known_facts,
     planned,
     table_path,
     violations,
@@ -37,9 +41,15 @@ from benchmarks.aot.table import (
 @click.option("--target", "names", multiple=True, type=click.Choice(sorted(TARGETS)))
 @click.option("--dtype", default="bf16", type=click.Choice(["bf16", "fp16", "fp32"]))
 @click.option("--update", is_flag=True, help="write the tables of the chosen targets")
+@click.option("--afresh", is_flag=True, help="compile also what the tables know already")
 @click.option("--workers", default=2, help="processes that compile")
 def main(
-    networks: tuple[str, ...], names: tuple[str, ...], dtype: str, update: bool, workers: int
+    networks: tuple[str, ...],
+    names: tuple[str, ...],
+    dtype: str,
+    update: bool,
+    afresh: bool,
+    workers: int,
 ) -> None:
     """Compile the kernels of NETWORKS (names in networks/; all without any) for every target."""
     if update and (networks or dtype != "bf16"):
@@ -51,16 +61,17 @@ def main(
     if networks:
         plans = [plan for plan in plans if set(plan.networks) & set(networks)]
     targets = [TARGETS[name] for name in names] or list(TARGETS.values())
-    builds = [(plan.kernel, target) for target in targets for plan in plans]
+    facts = {} if afresh or dtype != "bf16" else known_facts(plans, targets, triton_version())
+    builds = [(p.kernel, t) for t in targets for p in plans if (p.kernel, t) not in facts]
     with click.progressbar(length=len(builds), label="compiling", file=sys.stderr) as bar:
-        facts = build_all(builds, workers, progress=lambda: bar.update(1))
+        facts |= build_all(builds, workers, progress=lambda: bar.update(1))
     wrong: list[str] = []
     for target in targets:
         found = [(plan, facts[plan.kernel, target]) for plan in plans]
         show(target, found)
         wrong += [text for plan, made in found for text in violations(plan, target, made)]
         if update:
-            rows = {plan.description: Row(made, plan.networks) for plan, made in found}
+            rows = {p.description: Row(made, p.networks, p.kernel.digest) for p, made in found}
             path = table_path(target, triton_version())
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(write(rows, triton_version()), encoding="utf-8")

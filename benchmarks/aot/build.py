@@ -125,7 +125,7 @@ def _cache_path(kernel: Kernel, target: Target) -> Path:
     folder = cache_dir() / "aot"
     folder.mkdir(exist_ok=True)
     here = Path(__file__).read_bytes()  # another way of reading off the facts is another result
-    key = repr((kernel, target, triton_version(), sys.version_info[:2])).encode() + here
+    key = repr((kernel.digest, target, triton_version(), sys.version_info[:2])).encode() + here
     return folder / f"{hashlib.sha256(key).hexdigest()}.json"
 
 

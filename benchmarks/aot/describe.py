@@ -2,7 +2,8 @@
 
 ``conv_forward 3x3/1 256->256 @56x56 pad 1x1 relu+pool2x2 bf16/fp32/i8 128x128x64 w8 s3``: loop
 nest, what it is specialised on, epilogue, kinds of its pointers, tile, warps, pipeline stages.
-Knows how to shorten the constants that loop nests have in common; all others it writes in full.
+Of sizes known only at run time it says which are multiples of 16: ``rows%16``. Knows how to shorten
+the constants that loop nests have in common; all others it writes in full.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,7 +12,13 @@ from benchmarks.aot.plan import Constant, Kernel
 
 Constants = dict[str, Constant]
 #: constants that follow from others
-IMPLIED = frozenset({"PERIOD_H", "PERIOD_W"})
+IMPLIED = frozenset({"PERIOD_H", "PERIOD_W", "REACH_H", "REACH_W"})
+#: values that are not written
+USUAL: frozenset[tuple[str, Constant]] = frozenset(
+    {("PRECISION", "ieee"), ("PB", 0), ("PR", 0), ("VALUE", 0.0), ("GROUPS", 1), ("MULTIPLIER", 1)}
+)
+#: how a tile is written: by the first of these constants that are all there
+TILES = (("BLOCK_M", "BLOCK_N", "BLOCK_K"), ("BLOCK_M", "BLOCK_N"), ("ROWS", "COLS"), ("BLOCK",))
 
 
 def describe(kernels: Iterable[Kernel]) -> dict[Kernel, str]:
@@ -35,18 +42,23 @@ def _describe(kernel: Kernel) -> str:
         if needs <= left.keys():
             parts.append(write(left))
             left = {name: value for name, value in left.items() if name not in needs}
-    tail = _take(left, ("BLOCK_M", "BLOCK_N", "BLOCK_K")) or _take(left, ("BLOCK_M", "BLOCK_N"))
-    tail = tail or _take(left, ("ROWS", "COLS")) or _take(left, ("BLOCK",))
+    tail = next((text for names in TILES if (text := _take(left, names))), "")
     pool = _take(left, ("POOL_H", "POOL_W"))
     if pool and pool != "1x1":
         parts.append(f"{kernel.title or 'no epilogue'}+pool{pool}")
     elif kernel.title:
         parts.append(kernel.title)
-    parts += [f"{n.lower()}={v}" for n, v in left.items() if (n, v) != ("PRECISION", "ieee")]
+    parts += [_constant(n.lower(), v) for n, v in left.items() if (n, v) not in USUAL]
     parts += [f"no {name.removesuffix('_ptr')}" for name in absent]
     parts += [f"{a.name}%16" for a in kernel.arguments if a.kind == "i32" and a.divisible]
-    parts.append(_kinds(kernel))
-    return " ".join([*parts, tail, f"w{kernel.warps}", f"s{kernel.stages}"])
+    parts += [_kinds(kernel), tail]
+    return " ".join([*filter(None, parts), f"w{kernel.warps}", f"s{kernel.stages}"])
+
+
+def _constant(name: str, value: Constant) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    return f"{name}={value}"
 
 
 def _kinds(kernel: Kernel) -> str:
@@ -64,21 +76,27 @@ def _take(left: Constants, names: tuple[str, ...]) -> str:
     return "x".join(str(left.pop(name)) for name in names)
 
 
-def _convolution(c: Constants) -> str:
-    parts = [f"{c['R']}x{c['S']}/{_pair(c, 'STRIDE_H', 'STRIDE_W')} {c['C']}->{c['K']}"]
-    parts.append(_map(c, "P", "Q"))
-    optional = (("pad", "PAD", 0), ("dilation", "DILATION", 1))
-    for word, name, usual in optional:
-        if (c[f"{name}_H"], c[f"{name}_W"]) != (usual, usual):
-            parts.append(f"{word} {c[f'{name}_H']}x{c[f'{name}_W']}")
-    if c["GROUPS"] != 1:
-        parts.append(f"groups {c['GROUPS']}")
-    return " ".join(parts)
+def _window(c: Constants) -> str:
+    """Of convolutions and locally connected layers; depthwise ones have K alone."""
+    channels = f"{c['C']}->{c['K']}" if "C" in c else str(c["K"])
+    stride, pad = _pair(c, "STRIDE_H", "STRIDE_W"), f"{c['PAD_H']}x{c['PAD_W']}"
+    text = f"{c['R']}x{c['S']}/{stride} {channels} {_map(c, 'P', 'Q')}"
+    return text if pad == "0x0" else f"{text} pad {pad}"
+
+
+def _dilation(c: Constants) -> str:
+    dilation = _pair(c, "DILATION_H", "DILATION_W")
+    return "" if dilation == "1" else f"dilation {dilation}"
 
 
 def _pooling(c: Constants) -> str:
     text = f"{c['KH']}x{c['KW']}/{_pair(c, 'SH', 'SW')} {c['C']} {_map(c, 'OH', 'OW')}"
     return text if (c["PT"], c["PL"]) == (0, 0) else f"{text} pad {c['PT']}x{c['PL']}"
+
+
+def _place(c: Constants) -> str:
+    """Where a row and a column of an upsampled map lie in the input."""
+    return f"(p*{c['AH']}{c['BH']:+}, q*{c['AW']}{c['BW']:+})/{_pair(c, 'DH', 'DW')}"
 
 
 def _product(c: Constants) -> str:
@@ -96,14 +114,22 @@ def _pair(c: Constants, first: str, second: str) -> str:
     return str(c[first]) if c[first] == c[second] else f"{c[first]}x{c[second]}"
 
 
-#: constants that are written together, and how
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_MAP = "H W K P Q R S STRIDE_H STRIDE_W PAD_H PAD_W"
+
+#: constants that are written together, and how; the first that are all there take theirs away
 SHORT: tuple[tuple[frozenset[str], Callable[[Constants], str]], ...] = (
-    (
-        frozenset(
-            "H W C K P Q R S STRIDE_H STRIDE_W PAD_H PAD_W DILATION_H DILATION_W GROUPS".split()  # noqa: SIM905
-        ),
-        _convolution,
-    ),
-    (frozenset("H W C OH OW KH KW SH SW PT PL".split()), _pooling),  # noqa: SIM905
-    (frozenset("COLUMNS A_ROW A_DEPTH B_DEPTH B_COLUMN".split()), _product),  # noqa: SIM905
+    (_names(f"{_MAP} C"), _window),
+    (_names(_MAP), _window),
+    (_names("DILATION_H DILATION_W"), _dilation),
+    (_names("H W C OH OW KH KW SH SW PT PL"), _pooling),
+    (_names("H W C OH OW"), lambda c: f"{c['C']} {_map(c, 'OH', 'OW')}"),
+    (_names("AH BH DH AW BW DW"), _place),
+    (_names("TOP LEFT"), lambda c: f"from {c['TOP']},{c['LEFT']}"),
+    (_names("COLUMNS A_ROW A_DEPTH B_DEPTH B_COLUMN"), _product),
+    (_names("ROWS COLUMNS"), lambda c: f"{c['ROWS']}x{c['COLUMNS']}"),
+    (_names("PIXELS C"), lambda c: f"{c['PIXELS']}x{c['C']}"),
 )

@@ -8,6 +8,8 @@ nor triton and compiles nothing.
 """
 
 import ast
+import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -52,6 +54,23 @@ class Kernel:
     stages: int
     title: str = field(default="", compare=False)
 
+    @property
+    def digest(self) -> str:
+        """Of all that is compiled, comments and docstrings aside."""
+        parts = (self.nest, self.arguments, self.epilogue, self.warps, self.stages)
+        text = f"{bare(self.source)}\n{parts!r}"
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@cache
+def bare(source: str) -> str:
+    """A module without comments, docstrings and its own line breaks."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.unparse(tree)
+
 
 @dataclass(frozen=True, slots=True)
 class Definition:
@@ -65,10 +84,24 @@ class Definition:
 
 @cache
 def definitions(text: str) -> dict[str, Definition]:
-    """The functions and constants of a generated module by name, in order."""
-    lines = text.splitlines()
+    """The functions and constants of a generated module by name, in order; classes are left out.
+
+    Definitions are taken to be two blank lines apart: networks share most of those stretches, and
+    each is parsed once.
+    """
+    stretches = re.split(r"\n\n\n(?=\S)", text)
     found: dict[str, Definition] = {}
-    for node in ast.parse(text).body:
+    for stretch in stretches:
+        if not stretch.startswith("class "):
+            found |= _definitions(stretch)
+    return found
+
+
+@cache
+def _definitions(stretch: str) -> dict[str, Definition]:
+    lines = stretch.splitlines()
+    found: dict[str, Definition] = {}
+    for node in ast.parse(stretch).body:
         uses = frozenset(n.id for n in ast.walk(node) if isinstance(n, ast.Name))
         if isinstance(node, ast.FunctionDef):
             first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
@@ -153,17 +186,32 @@ def _pointer(value: Value, masters: set[Value], dtype: str) -> str:
 
 def _integer(name: str, size: Size) -> Argument:
     """A run-time integer as Triton specialises it: 1 is a constant, multiples of 16 are known."""
-    # the expressions are polynomials of n, so what holds for n = 1 .. 16 modulo 16 holds always
-    values = [eval(size.text, {"n": n, "seed": 2**31 - 1}) for n in range(1, 17)]
-    if set(values) == {1}:
-        return Argument(name, "constexpr", 1)
-    return Argument(name, "i32", divisible=all(value % 16 == 0 for value in values))
+    always_one, divisible = _known(size.text)
+    return Argument(name, "constexpr", 1) if always_one else Argument(name, "i32", None, divisible)
+
+
+@cache
+def _known(size: str) -> tuple[bool, bool]:
+    """Whether an expression of the batch size n is always 1, and whether 16 always divides it."""
+    # polynomials of n and quotients of them by powers of two: what holds of the first is the rule
+    scope = {"seed": 2**31 - 1, "training": 3, "triton": _Division}
+    code = compile(size, "<size>", "eval")
+    values = [eval(code, {"n": n, **scope}) for n in range(1, 513)]
+    return set(values) == {1}, all(value % 16 == 0 for value in values)
+
+
+class _Division:
+    """The part of the name ``triton`` that sizes use."""
+
+    @staticmethod
+    def cdiv(a: int, b: int) -> int:
+        return -(-a // b)
 
 
 def plan(networks: Iterable[tuple[str, Network]], dtype: str = "bf16") -> dict[Kernel, list[str]]:
-    """Every distinct kernel with the names of the networks that launch it."""
-    users: dict[Kernel, list[str]] = {}
+    """Every distinct kernel with the names of the networks that launch it; names may repeat."""
+    users: dict[Kernel, dict[str, None]] = {}
     for name, network in networks:
         for kernel in kernels(network, dtype):
-            users.setdefault(kernel, []).append(name)
-    return users
+            users.setdefault(kernel, {})[name] = None
+    return {kernel: list(names) for kernel, names in users.items()}

@@ -28,11 +28,28 @@ WIDE = 64
 
 @dataclass(frozen=True, slots=True)
 class Row:
+    """A kernel's facts, the networks that launch it, and the digest of what was compiled."""
+
     facts: Facts
     networks: tuple[str, ...]
+    digest: str
 
 
 Rows = dict[str, Row]
+
+
+def known_facts(
+    plans: Iterable["Planned"], targets: Iterable[Target], triton: str
+) -> dict[tuple[Kernel, Target], Facts]:
+    """What the committed tables say of kernels that are still those that were built."""
+    found = {}
+    for target in targets:
+        path = table_path(target, triton)
+        facts = {row.digest: row.facts for row in read(path).values()} if path.exists() else {}
+        for entry in plans:
+            if entry.kernel.digest in facts:
+                found[entry.kernel, target] = facts[entry.kernel.digest]
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +89,7 @@ def write(rows: Mapping[str, Row], triton: str) -> str:
     lines = []
     for description, row in sorted(rows.items()):
         facts = {k: v for k, v in asdict(row.facts).items() if v or k in ALWAYS}
-        cells = json.dumps({**facts, "networks": sorted(row.networks)})
+        cells = json.dumps({**facts, "networks": sorted(row.networks), "digest": row.digest})
         lines.append(f"  {json.dumps(description)}: {cells}")
     body = ",\n".join(lines)
     return f'{{"triton": {json.dumps(triton)}, "kernels": {{\n{body}\n}}}}\n'
@@ -84,7 +101,8 @@ def read(path: Path) -> Rows:
     rows = {}
     for description, cells in table["kernels"].items():
         networks = tuple(cells.pop("networks"))
-        rows[description] = Row(Facts(**cells), networks)
+        digest = cells.pop("digest")
+        rows[description] = Row(Facts(**cells), networks, digest)
     return rows
 
 
@@ -104,6 +122,8 @@ def differences(before: Mapping[str, Row], after: Mapping[str, Row]) -> list[str
 def _changes(description: str, before: Row, after: Row) -> list[str]:
     old, new = asdict(before.facts), asdict(after.facts)
     changed = [f"{k} from {old[k]} to {new[k]}" for k in old if old[k] != new[k]]
+    if before.digest != after.digest:
+        changed.append("the kernel is another than the one that was built")
     if sorted(before.networks) != sorted(after.networks):
         changed.append(f"networks from {', '.join(before.networks)} to {', '.join(after.networks)}")
     return [f"{description}: {'; '.join(changed)}"] if changed else []

@@ -5,6 +5,7 @@ import click
 from convdsl._version import __version__
 from convdsl.cli.check import check
 from convdsl.cli.compile import compile_command
+from convdsl.cli.fmt import fmt
 from convdsl.cli.reference import explain, layers
 
 
@@ -15,5 +16,5 @@ def commands() -> None:
     Triton training code."""
 
 
-for _command in (compile_command, check, explain, layers):
+for _command in (compile_command, check, fmt, explain, layers):
     commands.add_command(_command)

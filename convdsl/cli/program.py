@@ -1,4 +1,4 @@
-"""The options that say which program is meant, shared by `compile` and `check`."""
+"""Which program is meant: its file, and the options that `compile` and `check` share."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -58,17 +58,15 @@ def compile_program(
     """Compile a file, ``-`` for stdin, or ``text``. Raises CompileError with every finding."""
     # Imported late: --help and --version need none of it.
     from convdsl.compiler import compile_source, make_options
-    from convdsl.syntax.reader import read_source
 
     values = _values(lets)
     root: Path | None = None
     if text is not None:
         source = Source("<command line>", text)
-    elif file == STDIN:
-        source = _stdin()
     else:
         assert file is not None
-        source, root = read_source(file), Path(file).parent
+        source = read(file)
+        root = None if file == STDIN else Path(file).parent
     return compile_source(source, make_options(values, shape, defaults, strict, root))
 
 
@@ -99,7 +97,10 @@ def _values(lets: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _stdin() -> Source:
-    from convdsl.syntax.reader import MAX_BYTES, source_from_bytes
+def read(file: str) -> Source:
+    """The text of a file, or of standard input for ``-``. Raises CompileError."""
+    from convdsl.syntax.reader import MAX_BYTES, read_source, source_from_bytes
 
+    if file != STDIN:
+        return read_source(file)
     return source_from_bytes("<stdin>", sys.stdin.buffer.read(MAX_BYTES + 1))

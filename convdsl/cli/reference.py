@@ -13,7 +13,8 @@ from convdsl.report.layout import Column, TableRow, lay_out
 
 if TYPE_CHECKING:
     from convdsl.ir.arguments import ArgumentSpec
-    from convdsl.ir.op import Head, Layer
+    from convdsl.ir.head import Head
+    from convdsl.ir.op import Layer
 
 
 @click.command(short_help="Explain the code of a finding, such as E210.")
@@ -61,19 +62,24 @@ def _listing(layers: dict[str, type["Layer"]], heads: dict[str, type["Head"]]) -
     for heading, kinds in tables.items():
         columns = (Column(heading, least=20), Column("what it does", least=30))
         rows = [
-            TableRow((signature(name, kind.arguments()), _summary(kind)))
+            TableRow((signature(name, kind.arguments(), short=True), _summary(kind)))
             for name, kind in sorted(kinds.items())
         ]
         parts.append(lay_out(columns, rows, style))
-    parts.append("convdsl layers NAME shows the arguments of one.\n")
+    parts.append("...: arguments given by name. convdsl layers NAME shows all arguments of one.\n")
     return "\n".join(parts)
 
 
-def signature(name: str, arguments: tuple["ArgumentSpec", ...]) -> str:
-    """``POOL(F=2, [S], P=0)``: letters where there are some, defaults, in positional order."""
+def signature(name: str, arguments: tuple["ArgumentSpec", ...], short: bool = False) -> str:
+    """``POOL(F=2, [S], P=0)``: letters where there are some, defaults, in positional order.
+
+    short: those that are given by name only as ``...``.
+    """
     if not arguments:
         return name
-    return f"{name}({', '.join(map(_argument, arguments))})"
+    shown = [_argument(spec) for spec in arguments if not (short and spec.by_name)]
+    more = ["..."] if short and any(spec.by_name for spec in arguments) else []
+    return f"{name}({', '.join([*shown, *more])})"
 
 
 def _argument(spec: "ArgumentSpec") -> str:
@@ -120,6 +126,7 @@ def _arguments(arguments: tuple["ArgumentSpec", ...]) -> str:
             names += "  (required)"
         elif spec.default is not None:
             names += f" = {_value(spec.default)}"
+        names += "  (by name only)" if spec.by_name else ""
         lines.append(f"  {names}")
         lines += textwrap.wrap(spec.doc, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "".join(f"{line}\n" for line in lines)

@@ -8,7 +8,7 @@ Groups of equal steps get equal text, so that one compiled kernel serves them al
 from dataclasses import dataclass
 
 from convdsl.codegen.writer import Writer
-from convdsl.ir.broadcast import element_of
+from convdsl.ir.broadcast import element_of, tile_of
 from convdsl.ir.graph import Value
 from convdsl.ir.group import Group
 from convdsl.ir.launch import Nest
@@ -16,7 +16,7 @@ from convdsl.ir.launch import Nest
 
 @dataclass(frozen=True, slots=True)
 class Epilogue:
-    """Function body for ``(acc, offsets, mask, aux, seed)`` and the tensors ``aux`` holds."""
+    """Body for ``(acc, offsets, column, mask, aux, seed)`` and the tensors ``aux`` holds."""
 
     title: str
     body: str
@@ -42,7 +42,7 @@ def epilogue(group: Group) -> Epilogue | None:
                 f"tl.store({slot} + offsets, {names[value]}.to({slot}.dtype.element_ty), mask=mask)"
             )
 
-    first = steps[0].inputs[0] if group.anchor in steps else group.anchor.output
+    first = tile_of(group.anchor) if group.anchor in steps else group.anchor.output
     names[first] = "acc"
     if group.anchor not in steps:
         store(first)
@@ -52,7 +52,8 @@ def epilogue(group: Group) -> Epilogue | None:
             if value not in names:
                 names[value] = f"operand{len(aux)}"
                 place = element_of(value.type, node.output.type)
-                masked = "" if place == "0" else ", mask=mask, other=0.0"
+                assert place is not None, f"{value.name} does not spread over the tile"
+                masked = ", mask=mask, other=0.0" if "offsets" in place else ""
                 text.line(
                     f"operand{len(aux)} = tl.load(aux[{len(aux)}] + {place}{masked}).to(tl.float32)"
                 )

@@ -5,6 +5,7 @@ import re
 from convdsl.codegen.writer import Writer, one_line
 from convdsl.ir.graph import Graph, Node, Role
 from convdsl.ir.group import members
+from convdsl.ir.head import Labels
 from convdsl.ir.op import Layer
 from convdsl.ir.types import TensorType
 
@@ -15,6 +16,11 @@ def class_name(graph: Graph) -> str:
     name = "".join(word[0].upper() + word[1:] for word in words) or "Net"
     name = f"Net{name}" if name[0].isdigit() else name
     return f"{name}Net" if name in {"Network", "Tensor", "None", "True", "False"} else name
+
+
+def results_type(graph: Graph) -> str:
+    """The name of the named tuple that a network with several outputs gives."""
+    return f"{class_name(graph)}Outputs"
 
 
 def docstring(graph: Graph, source: str, what: str) -> list[str]:
@@ -50,6 +56,19 @@ def where(node: Node) -> str:
     return layers if span is None else f"{_name(span.source.name)}:{span.line} {layers}"
 
 
+def _penalties(graph: Graph, out: Writer) -> None:
+    """Where there are any: ``PENALTIES`` and ``HIDDEN``: (l1, l2), ``BOUNDS``: (norm, axes)."""
+    learned = graph.learned
+    tables: dict[str, list[tuple[str, object]]] = {
+        "PENALTIES": [(p.path, p.penalty) for p in learned if any(p.penalty)],
+        "BOUNDS": [(p.path, p.bound) for p in learned if p.bound],
+        "HIDDEN": [(o.name, o.penalty) for o in graph.outputs if o.hidden],
+    }
+    for table, rows in tables.items():
+        if rows:
+            out.call(f"{table} = {{", [f'"{path}": {row!r}' for path, row in rows], "}")
+
+
 #: where `runtime.support.Network` looks for the tensors of each role
 _TABLES = {Role.LEARNED: "TABLE", Role.STATE: "STATE", Role.CONSTANT: "CONSTANTS"}
 
@@ -61,6 +80,7 @@ def class_head(graph: Graph, what: str, out: Writer) -> None:
         out.line(f'"""{class_name(graph)} {what}."""')
         out.line()
         _parameter_tables(graph, out)
+        _penalties(graph, out)
         _ends_table(graph, out)
         out.line()
 
@@ -84,17 +104,32 @@ def _parameter_tables(graph: Graph, out: Writer) -> None:
 
 
 def _ends_table(graph: Graph, out: Writer) -> None:
-    """``INPUTS``: name -> shape of one sample; ``LABELS``: shape and classes for every head."""
+    """``INPUTS`` and ``OUTPUTS``: name -> shape of one sample; ``LABELS``: what the heads want."""
     _smallest_batch(graph, out)
-    inputs = ", ".join(f'"{v.name}": {_tuple(v.type.shape)}' for v in graph.inputs)
-    out.line(f"INPUTS = {{{inputs}}}")
+    inputs = [f'"{v.name}": {_tuple(v.type.shape)}' for v in graph.inputs]
+    out.call("INPUTS = {", inputs, "}")
+    outputs = [f'"{o.name}": {_tuple(o.value.type.shape)}' for o in graph.results_shown]
+    out.call("OUTPUTS = {", outputs, "}")
+    if len(outputs) > 1:
+        out.line(f"RESULT = {results_type(graph)}")
+    training = [f'"{o.name}"' for o in graph.results_shown if o.training_only]
+    if training:
+        out.call("TRAINING_ONLY = frozenset([", training, "])")
     labels = [
-        f"({_tuple(o.head.labels(o.value.type).shape)}, {o.value.type.channels})"
+        f'"{o.name}": {_label_spec(o.head.labels(o.value.type))}'
         for o in graph.outputs
         if o.head is not None
     ]
     if labels:
-        out.line(f"LABELS = ({', '.join(labels)},)")
+        out.call("LABELS = {", labels, "}")
+
+
+def _label_spec(labels: Labels) -> str:
+    """The row of ``LABELS`` that `runtime.labels` reads."""
+    limits = (labels.least, labels.most)
+    if labels.kind == "classes":
+        limits = (labels.classes, labels.ignored)
+    return f'("{labels.kind}", {_tuple(labels.shape)}, {limits[0]}, {limits[1]})'
 
 
 def _smallest_batch(graph: Graph, out: Writer) -> None:
@@ -117,8 +152,18 @@ def _tuple(values: tuple[float, ...]) -> str:
 def storage_shape(kind: TensorType) -> str:
     """The Python tuple of a tensor in memory: ``(n, 28, 28, 6)`` for 6@28x28, channels last."""
     sizes = [str(s) for s in kind.shape]
-    if kind.batched and kind.is_map:
-        sizes = [*sizes[1:], sizes[0]]
     if kind.batched:
-        sizes = ["n", *sizes]
+        sizes = ["n", *sizes[1:], sizes[0]] if sizes else ["n"]
     return f"({', '.join(sizes)},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
+
+
+def channels_last(kind: TensorType) -> str:
+    """What makes (N, H, W, C) of a tensor (N, C, H, W): ``.permute(0, 2, 3, 1)``, or nothing."""
+    axes = len(kind.shape)
+    return "" if axes < 2 else f".permute{(0, *range(2, axes + 1), 1)}"
+
+
+def channels_first(kind: TensorType) -> str:
+    """The way back from `channels_last`: ``.permute(0, 3, 1, 2)``, or nothing."""
+    axes = len(kind.shape)
+    return "" if axes < 2 else f".permute{(0, axes, *range(1, axes))}"

@@ -69,7 +69,7 @@ class Kernels:
             for place in self.comments[name]:
                 head.comment(place)
             head.line("@triton.jit")
-            head.line(f"def {name}(acc, offsets, mask, aux, seed):")
+            head.line(f"def {name}(acc, offsets, column, mask, aux, seed):")
             parts.append(f"{head.text}\n{body}")
         return "\n\n\n".join(parts)
 

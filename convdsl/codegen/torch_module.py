@@ -4,15 +4,19 @@ Takes the graph as lowered (forward only, unfused); torch's autograd makes the b
 shares parameter names, checks and results with the Triton target.
 """
 
+from collections.abc import Iterable
+
 from convdsl.codegen.copy_source import Copier
 from convdsl.codegen.header import class_head, docstring, where
-from convdsl.codegen.heads import emit_heads
+from convdsl.codegen.heads import emit_heads, emit_results_type
 from convdsl.codegen.writer import Writer
-from convdsl.ir.graph import Graph, Parameter, Role, Value
+from convdsl.ir.graph import Graph, Node, Output, Parameter, Role, Value
 from convdsl.ir.types import DType
+from convdsl.passes.drop_training_outputs import nodes_at_inference
 
 IMPORTS = """\
-from collections.abc import Sequence
+from collections import namedtuple
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -26,11 +30,11 @@ def emit_torch(graph: Graph, source: str) -> str:
     support = Copier()
     support.add("runtime.support", "Network")
     body = Writer()
+    emit_results_type(graph, body)
     class_head(graph, "in plain PyTorch", body)
     with body.indent():
         _outputs(graph, body)
-        if any(o.head for o in graph.outputs):
-            emit_heads(graph, body, torch_loss)
+        emit_heads(graph, body, torch_loss, wide=True)
     parts = [
         "\n".join(docstring(graph, source, "Plain PyTorch.")),
         "",
@@ -46,27 +50,51 @@ def emit_torch(graph: Graph, source: str) -> str:
 
 
 def _outputs(graph: Graph, out: Writer) -> None:
+    """The method ``outputs``: what inference needs, then what only training does."""
+    first = dict.fromkeys(nodes_at_inference(graph))
+    rest = [node for node in graph.nodes if node not in first]
+    graph = graph.with_nodes((*first, *rest), ())
     names = _names(graph)
+    needed = {v for node in graph.nodes for v in node.operands} | graph.results()
+    statements = {node: _statements(node, names, needed) for node in graph.nodes}
+
+    def write(nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            for text in statements[node]:
+                out.comment(where(node))
+                out.statement(text)
+
+    def give(outputs: Iterable[Output]) -> None:
+        results = [names[output.value] for output in outputs]
+        if len(results) == 1:
+            out.line(f"return ({results[0]},)")
+        else:
+            out.call("return (", results)
+
     arguments = ", ".join(f"{names[v]}: Tensor" for v in graph.inputs)
     out.line(f"def outputs(self, {arguments}) -> tuple[Tensor, ...]:")
-    needed = {v for node in graph.nodes for v in node.operands} | graph.results()
     with out.indent():
         if any(p.value.type.dtype is DType.COMPUTE for p in graph.parameters):
             out.line(f"p = self.weights({names[graph.inputs[0]]}.dtype)")
-        statements = []
-        for node in graph.nodes:
-            operands = [names[v] for v in node.operands]
-            text = node.op.torch_text(*operands)
-            texts = node.op.reference(*operands) if text is None else (text,)
-            pairs = zip(node.outputs, texts, strict=text is None)
-            statements += [(node, value, text) for value, text in pairs if value in needed]
-        if any("training" in text for _, _, text in statements):
+        if any("training" in text for texts in statements.values() for text in texts):
             out.line("training = self.training")
-        for node, value, text in statements:
-            out.comment(where(node))
-            out.statement(f"{names[value]} = {text}")
-        results = ", ".join(names[o.value] for o in graph.outputs)
-        out.line(f"return ({results},)")
+        write(first)
+        kept = [output for output in graph.outputs if not output.training_only]
+        if len(kept) < len(graph.outputs):
+            out.line("if not self.training:")
+            with out.indent():
+                give(kept)
+        write(rest)
+        give(graph.outputs)
+
+
+def _statements(node: Node, names: dict[Value, str], needed: set[Value]) -> list[str]:
+    """``name = expression`` for every output that somebody needs."""
+    operands = [names[v] for v in node.operands]
+    text = node.op.torch_text(*operands)
+    texts = node.op.reference(*operands) if text is None else (text,)
+    pairs = zip(node.outputs, texts, strict=text is None)
+    return [f"{names[value]} = {text}" for value, text in pairs if value in needed]
 
 
 def _names(graph: Graph) -> dict[Value, str]:
@@ -79,7 +107,7 @@ def _names(graph: Graph) -> dict[Value, str]:
     results = graph.results()
     if len(graph.inputs) == 1:
         alone = users.get(graph.inputs[0], []) == [*graph.nodes[:1]]
-        names[graph.inputs[0]] = "x" if alone else "input"
+        names[graph.inputs[0]] = "x" if alone and graph.inputs[0] not in results else "input"
     for place, node in enumerate(graph.nodes):
         following = graph.nodes[place + 1 : place + 2]
         for value in node.outputs:
@@ -106,8 +134,8 @@ def _free(name: str) -> str:
     )
 
 
-def torch_loss(graph: Graph, number: int, output: str, labels: str) -> str:
-    """The loss of output ``number`` as a torch expression."""
-    head = graph.outputs[number].head
-    assert head is not None
-    return head.loss(output, labels)
+def torch_loss(output: Output, x: str, labels: str) -> str:
+    """The loss of ``output`` as a torch expression."""
+    assert output.head is not None
+    constants = [f'self.get_buffer("{p.path}").to({x}.dtype)' for p in output.constants]
+    return output.head.loss(x, labels, *constants)

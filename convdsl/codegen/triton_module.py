@@ -4,19 +4,28 @@ Takes the fused training graph and the fused inference graph of one network. The
 backward pass are straight lists of kernel launches on channels-last tensors.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from convdsl.codegen.copy_source import Copier
-from convdsl.codegen.header import class_head, class_name, docstring
-from convdsl.codegen.heads import emit_heads
+from convdsl.codegen.header import (
+    channels_first,
+    channels_last,
+    class_head,
+    class_name,
+    docstring,
+)
+from convdsl.codegen.heads import emit_heads, emit_results_type
 from convdsl.codegen.launches import EmittedLaunch, FunctionBody, Kernels, local_names
+from convdsl.codegen.losses import emit_losses, loss_call
 from convdsl.codegen.writer import Writer
-from convdsl.ir.graph import Graph, Parameter, Value
+from convdsl.ir.graph import Graph, Output, Parameter, Value
 from convdsl.ir.group import members
-from convdsl.ir.types import DType, TensorType
 
 IMPORTS = """\
-from collections.abc import Sequence
+from collections import namedtuple
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -46,16 +55,12 @@ def emit_triton(training: Graph, inference: Graph, source: str) -> TritonText:
     functions.line()
     functions.line()
     _function(training, functions, kernels)
-    for number, output in enumerate(training.outputs):
-        if output.head is not None:
-            functions.line()
-            functions.line()
-            _loss(training, number, functions, kernels)
+    emit_losses(training, functions, kernels)
     module = Writer()
+    emit_results_type(training, module)
     _module(training, module)
-    if any(o.head for o in training.outputs):
-        with module.indent():
-            emit_heads(training, module, _loss_text)
+    with module.indent():
+        emit_heads(training, module, partial(loss_call, training))
     kernels.copier.add("kernels.pointwise", "keep")
     sections = (
         ("the network, forward and backward", functions.text),
@@ -83,7 +88,7 @@ def _infer(graph: Graph, out: Writer, kernels: Kernels) -> None:
         out.line("seed = -1")
         body = FunctionBody(out, kernels, names, used | graph.results())
         body.nodes(graph.nodes, graph.results())
-        out.line(f"return {_tuple([names[o.value] for o in graph.outputs])}")
+        _tuple(out, "return", [names[o.value] for o in graph.outputs])
 
 
 def _function(graph: Graph, out: Writer, kernels: Kernels) -> None:
@@ -107,7 +112,7 @@ def _function(graph: Graph, out: Writer, kernels: Kernels) -> None:
             )
             out.call("ctx.save_for_backward(", [names[v] for v in saved])
             out.line("ctx.n, ctx.seed = n, seed")
-            out.line(f"return {_tuple([names[o.value] for o in graph.outputs])}")
+            _tuple(out, "return", [names[o.value] for o in graph.outputs])
         out.line()
         out.line("@staticmethod")
         out.call("def backward(", ["ctx", *(names[v] for v in graph.cotangents)], "):")
@@ -176,52 +181,6 @@ def _stored(parameter: Parameter, names: dict[Value, str]) -> str:
     return f"{name}{order}.to(dtype).contiguous()"
 
 
-def _loss(graph: Graph, number: int, out: Writer, kernels: Kernels) -> None:
-    """The autograd Function of one head: the loss and dLoss/dLogits in one go."""
-    output = graph.outputs[number]
-    assert output.head is not None
-    kind = output.value.type
-    logits, labels = Value("logits", kind), Value("labels", output.head.labels(kind))
-    loss = Value("loss", TensorType((), DType.FLOAT32, batched=False))
-    gradient = Value("d_logits", kind)
-    out.line(f"class {_loss_name(graph, number)}(torch.autograd.Function):")
-    with out.indent():
-        out.line('"""Mean loss over the batch; the gradient is worked out with it."""')
-        out.line()
-        out.line("@staticmethod")
-        out.line("def forward(ctx, logits, labels):")
-        with out.indent():
-            order = ".permute(0, 2, 3, 1)" if kind.is_map else ""
-            out.line("n = len(logits)")
-            out.line(f"logits, labels = logits{order}.contiguous(), labels.contiguous()")
-            out.line("new = logits.new_empty")
-            names = {v: v.name for v in (logits, labels, loss, gradient)}
-            body = FunctionBody(out, kernels, names, set(names))
-            body.allocate(loss)
-            body.allocate(gradient)
-            schedule = output.head.schedule(logits, labels, loss, gradient)
-            body.schedule(schedule, f", {output.head.name}")
-            out.line("ctx.save_for_backward(d_logits)")
-            out.line("return loss")
-        out.line()
-        out.line("@staticmethod")
-        out.line("def backward(ctx, d_loss):")
-        with out.indent():
-            out.line("refuse_double_backward()")
-            out.line("(d_logits,) = ctx.saved_tensors")
-            back = ".permute(0, 3, 1, 2)" if kind.is_map else ""
-            out.line(f"return (d_logits * d_loss).to(d_logits.dtype){back}, None")
-
-
-def _loss_name(graph: Graph, number: int) -> str:
-    suffix = "" if number == 0 else f"{number + 1}"
-    return f"{class_name(graph)}Loss{suffix}"
-
-
-def _loss_text(graph: Graph, number: int, output: str, labels: str) -> str:
-    return f"{_loss_name(graph, number)}.apply({output}, {labels})"
-
-
 def _module(graph: Graph, out: Writer) -> None:
     name = class_name(graph)
     names = local_names(graph)
@@ -234,7 +193,7 @@ def _module(graph: Graph, out: Writer) -> None:
             out.line(f"check_device({first}, keep)")
             out.line("p = self.tensors()")
             for value in graph.inputs:
-                order = ".permute(0, 2, 3, 1)" if value.type.is_map else ""
+                order = channels_last(value.type)
                 out.line(f"{names[value]} = {names[value]}{order}.contiguous()")
             operands = [f"{first}.dtype", *(names[v] for v in graph.inputs), "*p"]
             out.line(f"with torch.cuda.device_of({first}):")
@@ -243,14 +202,28 @@ def _module(graph: Graph, out: Writer) -> None:
                 with out.indent():
                     out.line(f"seed = {_seed(graph)}")
                     out.call(f"outputs = {name}Function.apply(", ["seed", *operands])
+                    kept = [i for i, o in enumerate(graph.outputs) if not o.training_only]
+                    if len(kept) < len(graph.outputs):
+                        out.line("if not self.training:")
+                        with out.indent():
+                            _tuple(out, "outputs =", [f"outputs[{i}]" for i in kept])
                 out.line("else:")
                 with out.indent():
                     out.call("outputs = infer(", operands)
-            results = [
-                f"outputs[{i}].permute(0, 3, 1, 2)" if o.value.type.is_map else f"outputs[{i}]"
-                for i, o in enumerate(graph.outputs)
-            ]
-            out.line(f"return {_tuple(results)}")
+            if len(kept) < len(graph.outputs):
+                out.line("if not self.training:")
+                with out.indent():
+                    _return(out, [o for o in graph.outputs if not o.training_only])
+            _return(out, graph.outputs)
+
+
+def _return(out: Writer, outputs: Sequence[Output]) -> None:
+    """Give the local ``outputs``, which are those named, with their channels first."""
+    _tuple(
+        out,
+        "return",
+        [f"outputs[{i}]{channels_first(o.value.type)}" for i, o in enumerate(outputs)],
+    )
 
 
 def _seed(graph: Graph) -> str:
@@ -261,5 +234,9 @@ def _seed(graph: Graph) -> str:
     return "0 if self.training else -1" if graph.updates else "-1"
 
 
-def _tuple(names: list[str]) -> str:
-    return f"({', '.join(names)},)" if len(names) == 1 else f"({', '.join(names)})"
+def _tuple(out: Writer, opening: str, names: Sequence[str]) -> None:
+    """``return (a, b)``, or ``return (a,)``."""
+    if len(names) == 1:
+        out.line(f"{opening} ({names[0]},)")
+    else:
+        out.call(f"{opening} (", names)

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import MISSING
 from functools import cache
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar, cast, dataclass_transform
 
 Pair = tuple[int, int]
 Converter = Callable[[Any], Any]
+C = TypeVar("C", bound=type[Any])
 
 
 class ArgumentError(ValueError):
@@ -45,9 +46,15 @@ def field(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def shared_arguments(cls: C) -> C:
+    """Makes a base class of layers whose fields are arguments of all of them."""
+    return cast(C, dataclasses.dataclass(frozen=True)(cls))
+
+
 @cache
 def argument_specs(cls: type[Any]) -> tuple[ArgumentSpec, ...]:
-    """Those with a place first, in the order of the fields; a field that is keyword-only has none."""
+    """In the order of the fields; those that are keyword-only come last and have no place."""
     return tuple(
         ArgumentSpec(f.name, m["letter"], f.default, m["doc"], m["convert"], bool(f.kw_only))
         for f in sorted(dataclasses.fields(cls), key=lambda f: bool(f.kw_only))
@@ -55,13 +62,19 @@ def argument_specs(cls: type[Any]) -> tuple[ArgumentSpec, ...]:
     )
 
 
-def whole(least: int) -> Converter:
-    """Integers from ``least`` up."""
+def whole(least: int | None = None, most: int | None = None) -> Converter:
+    """Integers, from ``least`` up if that is given, to ``most`` if that is given too."""
+    wanted = "a whole number"
+    if least is not None:
+        wanted += f" >= {least}" if most is None else f" from {least} to {most}"
 
     def convert(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ArgumentError(f"a whole number >= {least}")
-        return value
+        fits = isinstance(value, int) and not isinstance(value, bool)
+        if fits and least is not None:
+            fits = value >= least and (most is None or value <= most)
+        if not fits:
+            raise ArgumentError(wanted)
+        return int(value)
 
     return convert
 
@@ -168,7 +181,8 @@ def padding(*words: str, axes: int = 2) -> Converter:
         values = value if several else (value,) * axes
         sides = tuple(v if isinstance(v, tuple) else (v, v) for v in values)
         if len(sides) != axes or any(
-            len(side) != 2 or any(isinstance(v, bool) or not isinstance(v, int) or v < 0 for v in side)
+            len(side) != 2
+            or any(isinstance(v, bool) or not isinstance(v, int) or v < 0 for v in side)
             for side in sides
         ):
             raise ArgumentError(wanted)

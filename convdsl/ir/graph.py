@@ -15,7 +15,8 @@ from convdsl.ir.types import Notation, TensorType
 from convdsl.source import Span
 
 if TYPE_CHECKING:
-    from convdsl.ir.op import Head, Initializer, Op
+    from convdsl.ir.head import Head
+    from convdsl.ir.op import Initializer, Op
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,10 @@ class Value:
 
     name: str
     type: TensorType
+
+    def __hash__(self) -> int:
+        # names are unique in a graph, and passes look values up by the million
+        return hash(self.name)
 
 
 class Role(Enum):
@@ -34,11 +39,17 @@ class Role(Enum):
     CONSTANT = "constant"  # part of the program, not of the state_dict
 
 
+Penalty = tuple[float, float]
+Bound = tuple[float, tuple[int, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """A tensor the network owns. ``path`` is its state_dict key; ``value`` its place in the graph.
 
     ``permute`` gives the axis order the kernels want it stored in, None for the order of ``type``.
+    The loss gets penalty[0] * sum of |w| + penalty[1] * sum of w^2. bound: the greatest norm of
+    the weights of one output, and the axes that number the outputs.
     """
 
     path: str
@@ -46,6 +57,8 @@ class Parameter:
     initializer: "Initializer"
     permute: tuple[int, ...] | None = None
     role: Role = Role.LEARNED
+    penalty: Penalty = (0.0, 0.0)
+    bound: Bound | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +97,28 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A result of the network; ``head`` says how a loss and a prediction are made of it."""
+    """A result of the network; ``head`` says how a loss and a prediction are made of it.
+
+    constants: the head's fixed numbers, which are among the graph's parameters too. penalty: not
+    zero for an output nobody sees, of which the loss gets penalty[0] * sum of |y| + penalty[1] *
+    sum of y^2 over the batch size.
+    """
 
     name: str
     value: Value
     head: "Head | None" = None
+    constants: tuple[Parameter, ...] = ()
+    penalty: Penalty = (0.0, 0.0)
+
+    @property
+    def hidden(self) -> bool:
+        """It is there for its penalty only."""
+        return any(self.penalty)
+
+    @property
+    def training_only(self) -> bool:
+        """It is no part of the network at inference."""
+        return self.hidden or (self.head is not None and self.head.only is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +145,11 @@ class Graph:
     def learned(self) -> tuple[Parameter, ...]:
         """The parameters that training changes by their gradients, which are what is counted."""
         return tuple(p for p in self.parameters if p.role is Role.LEARNED)
+
+    @property
+    def results_shown(self) -> tuple[Output, ...]:
+        """The outputs that callers see, which come first."""
+        return tuple(output for output in self.outputs if not output.hidden)
 
     @property
     def all_nodes(self) -> tuple[Node, ...]:

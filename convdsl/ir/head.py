@@ -7,12 +7,15 @@ a layer's, its dataclass fields are its arguments, and all its rules stand in on
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from convdsl.ir.arguments import ArgumentSpec, argument_specs, choice, field, number
 from convdsl.ir.graph import Value
 from convdsl.ir.launch import Schedule
 from convdsl.ir.types import DType, TensorType
+
+if TYPE_CHECKING:
+    from convdsl.ir.op import ParameterSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,9 @@ class Head(ABC):
     on_scores: ClassVar[bool] = True
 
     weight: float = field(
-        1.0, convert=number(0.0), doc="Its share of the network's loss: the loss is multiplied by it."
+        1.0,
+        convert=number(0.0),
+        doc="Its share of the network's loss: the loss is multiplied by it.",
     )
     only: str | None = field(
         None,
@@ -81,8 +86,8 @@ class Head(ABC):
     def labels(self, output: TensorType) -> Labels:
         """What a sample's target is."""
 
-    def constants(self, output: TensorType) -> dict[str, tuple[float, ...]]:
-        """Fixed numbers that `loss` and `schedule` are given as tensors (C,), by their names."""
+    def constants(self, output: TensorType) -> dict[str, "ParameterSpec"]:
+        """Fixed tensors, of role CONSTANT, that `loss` and `schedule` are given, by their names."""
         return {}
 
     @abstractmethod

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, dataclass_transform
 
 from convdsl.ir.arguments import ArgumentSpec, argument_specs, field
-from convdsl.ir.graph import Node, Role, Value
+from convdsl.ir.graph import Bound, Node, Penalty, Role, Value
 from convdsl.ir.head import Head
 from convdsl.ir.launch import Nest, Schedule, Tail
 from convdsl.ir.types import DType, TensorType
@@ -46,6 +46,8 @@ class Window:
     """What a layer sees of its input along each spatial axis, for receptive fields and formulas.
 
     padding: (start, end) per axis. ``everything``: each output sees the whole input.
+    ``transposed``: the window slides over the output with its stride there, and an output sees the
+    inputs whose windows cover it, as in transposed convolution and upsampling.
     """
 
     kernel: tuple[int, ...] = ()
@@ -54,6 +56,7 @@ class Window:
     dilation: tuple[int, ...] = ()
     ceil: bool = False
     everything: bool = False
+    transposed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,8 @@ def glorot_uniform(fan_in: int, fan_out: int) -> Initializer:
 class ParameterSpec:
     """A tensor a layer owns: shape in torch's order, start, storage order, what becomes of it.
 
-    dtype: FLOAT32 for one that is never rounded to the computing type.
+    dtype: FLOAT32 for one that is never rounded to the computing type. penalty, bound: see
+    `Parameter`.
     """
 
     shape: tuple[int, ...]
@@ -90,6 +94,8 @@ class ParameterSpec:
     permute: tuple[int, ...] | None = None
     role: Role = Role.LEARNED
     dtype: DType = DType.COMPUTE
+    penalty: Penalty = (0.0, 0.0)
+    bound: Bound | None = None
 
 
 class Op(ABC):
@@ -99,8 +105,6 @@ class Op(ABC):
     has_epilogue: ClassVar[bool] = False
     #: the kernel can also max-pool its tile (see `pool_window`)
     can_pool: ClassVar[bool] = False
-    #: helper functions of `kernels/` that `expression` calls
-    helpers: ClassVar[tuple[Nest, ...]] = ()
     #: numbers of parameters of role STATE, and of the outputs that are their next values; a kernel
     #: gets the same memory for both
     updates: ClassVar[Mapping[int, int]] = {}
@@ -109,6 +113,11 @@ class Op(ABC):
     def title(self) -> str:
         """A word for kernels' names and comments."""
         return type(self).__name__.lower()
+
+    @property
+    def helpers(self) -> tuple[Nest, ...]:
+        """Functions of `kernels/` that `expression` calls."""
+        return ()
 
     @abstractmethod
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
@@ -133,8 +142,8 @@ class Op(ABC):
         """The Triton expression if every output element depends on the same input elements only.
 
         Operands are fp32 blocks; ``offsets`` (element numbers in storage order) and ``seed`` may
-        be used. The first has the output's type; each of the others has it too or is spread over
-        it (see `ir.broadcast`). None: the op is no pointwise one.
+        be used. One at least has the output's type; each of the others has it too or is spread
+        over it (see `ir.broadcast`). None: the op is no pointwise one.
         """
         return None
 
@@ -162,6 +171,8 @@ class Layer(Op):
     flattens: ClassVar[bool] = False
     #: a nonlinearity applied to each element, which raw scores must not have gone through
     is_activation: ClassVar[bool] = False
+    #: it subtracts each channel's mean, so that a bias right before it has no effect
+    cancels_bias: ClassVar[bool] = False
     #: what other systems call it, for "did you mean"
     aliases: ClassVar[tuple[str, ...]] = ()
     #: programs for documentation and tests: ``("3@8x8", "CONV(4, F=3)")``
@@ -202,6 +213,11 @@ class Layer(Op):
         A layer with parts never reaches the graph; an empty name keeps the path. Raises ShapeError.
         """
         return ()
+
+    @property
+    def penalty(self) -> Penalty:
+        """(l1, l2): the loss gets (l1 * sum of |y| + l2 * sum of y^2) / batch, of the output."""
+        return (0.0, 0.0)
 
     def smallest_batch(self, *inputs: TensorType) -> int:
         """Samples a batch must have, in training, for the layer to be defined."""

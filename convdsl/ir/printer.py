@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from convdsl.ir.graph import Graph, Node, Role, Value
 from convdsl.ir.group import Group
+from convdsl.ir.head import Head
 from convdsl.ir.op import Layer, Op
 from convdsl.ir.types import DType, Notation, TensorType
 
@@ -30,7 +31,7 @@ def print_graph(graph: Graph) -> str:
     ]
     lines += _nodes(graph.nodes, "  ")
     for output in graph.outputs:
-        head = f", {output.head.name}" if output.head else ""
+        head = f", {output.head.name}{_attributes(output.head)}" if output.head else ""
         lines.append(f"  output {output.name} = %{output.value.name}{head}")
     lines += [f"  update of %{v.name} = %{new.name}" for v, new in graph.updates]
     if graph.backward:
@@ -69,9 +70,9 @@ def _reference(value: Value) -> str:
     return f"%{value.name}"
 
 
-def _attributes(op: Op) -> str:
-    """The layer's arguments that are not at their default, as the language spells them."""
-    if not isinstance(op, Layer):
+def _attributes(op: Op | Head) -> str:
+    """Arguments of a layer or head that are not at their default, as the language spells them."""
+    if not isinstance(op, Layer | Head):
         return ""
     values = ((a, getattr(op, a.name)) for a in op.arguments())
     shown = [f"{a.name}={value!r}" for a, value in values if value != a.default]

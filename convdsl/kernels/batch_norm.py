@@ -2,7 +2,7 @@
 
 Tensors are rows of channels: a row per pixel of every sample, or per sample of vectors. Sums go
 over SPLIT stretches of the rows at once, each worked out by one program, and are put together as
-one tree: no atomics, so equal inputs give equal bits.
+one tree: no atomics, so equal inputs give equal bits. C is the number of channels.
 """
 
 import triton
@@ -26,7 +26,7 @@ def statistics(
     x_ptr,
     partial_ptr,
     rows,
-    C: tl.constexpr,
+    channels,
     SPLIT: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
@@ -45,17 +45,17 @@ def statistics(
     m2 = tl.zeros((COLS,), tl.float32)
     for start in range(0, stretch, ROWS):
         row = first + start + tl.arange(0, ROWS)[:, None]
-        mask = (row < rows) & (c < C)[None, :]
-        x = tl.load(x_ptr + row * C + c[None, :], mask=mask, other=0.0).to(tl.float32)
+        mask = (row < rows) & (c < channels)[None, :]
+        x = tl.load(x_ptr + row * channels + c[None, :], mask=mask, other=0.0).to(tl.float32)
         here = tl.minimum(tl.maximum(rows - first - start, 0), ROWS).to(tl.float32)
         some = tl.maximum(here, 1.0)
         average = tl.sum(x, axis=0) / some
         deviation = tl.where(row < rows, x - average[None, :], 0.0)
         squares = tl.sum(deviation * deviation, axis=0)
         count, mean, m2 = merge(count, mean, m2, tl.zeros_like(count) + here, average, squares)
-    place = partial_ptr + split * 2 * C + c
-    tl.store(place, mean, mask=c < C)
-    tl.store(place + C, m2, mask=c < C)
+    place = partial_ptr + split * 2 * channels + c
+    tl.store(place, mean, mask=c < channels)
+    tl.store(place + channels, m2, mask=c < channels)
 
 
 @triton.jit(do_not_specialize=["training"])
@@ -68,10 +68,10 @@ def merge_statistics(
     new_mean_ptr,
     new_var_ptr,
     rows,
+    channels,
     training,
     MOMENTUM: tl.constexpr,
     EPS: tl.constexpr,
-    C: tl.constexpr,
     SPLIT: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
@@ -79,33 +79,33 @@ def merge_statistics(
     """mean and rstd = 1/sqrt(var + EPS) of the batch, and the running statistics moved towards it.
 
     In training var is the mean of the squared deviations, and the running variance gets the one
-    with n/(n-1); otherwise mean and rstd are those of the running statistics, which stay. Everything
-    is (C,); new_mean and new_var may be the running statistics themselves. Without rows nothing
+    with n/(n-1); otherwise mean and rstd are those of the running statistics, which stay. All are
+    (C,); new_mean and new_var may be the running statistics themselves. Without rows nothing
     moves.
     """
     c = tl.program_id(0) * COLS + tl.arange(0, COLS)
-    running_mean = tl.load(running_mean_ptr + c, mask=c < C, other=0.0).to(tl.float32)
-    running_var = tl.load(running_var_ptr + c, mask=c < C, other=1.0).to(tl.float32)
+    running_mean = tl.load(running_mean_ptr + c, mask=c < channels, other=0.0).to(tl.float32)
+    running_var = tl.load(running_var_ptr + c, mask=c < channels, other=1.0).to(tl.float32)
     stretch = tl.cdiv(tl.cdiv(rows, ROWS), SPLIT) * ROWS
     count = tl.zeros((COLS,), tl.float32)
     mean = tl.zeros((COLS,), tl.float32)
     m2 = tl.zeros((COLS,), tl.float32)
     for split in range(SPLIT):
-        place = partial_ptr + split * 2 * C + c
-        average = tl.load(place, mask=c < C, other=0.0)
-        squares = tl.load(place + C, mask=c < C, other=0.0)
+        place = partial_ptr + split * 2 * channels + c
+        average = tl.load(place, mask=c < channels, other=0.0)
+        squares = tl.load(place + channels, mask=c < channels, other=0.0)
         here = tl.minimum(tl.maximum(rows - split * stretch, 0), stretch).to(tl.float32)
         count, mean, m2 = merge(count, mean, m2, tl.zeros_like(count) + here, average, squares)
     learning = (training != 0) & (rows > 0)
     var = m2 / tl.maximum(count, 1.0)
     unbiased = m2 / tl.maximum(count - 1.0, 1.0)
-    tl.store(mean_ptr + c, tl.where(learning, mean, running_mean), mask=c < C)
+    tl.store(mean_ptr + c, tl.where(learning, mean, running_mean), mask=c < channels)
     rstd = 1.0 / tl.sqrt_rn(tl.where(learning, var, running_var) + EPS)
-    tl.store(rstd_ptr + c, rstd, mask=c < C)
+    tl.store(rstd_ptr + c, rstd, mask=c < channels)
     new_mean = tl.where(learning, running_mean + MOMENTUM * (mean - running_mean), running_mean)
     new_var = tl.where(learning, running_var + MOMENTUM * (unbiased - running_var), running_var)
-    tl.store(new_mean_ptr + c, new_mean.to(new_mean_ptr.dtype.element_ty), mask=c < C)
-    tl.store(new_var_ptr + c, new_var.to(new_var_ptr.dtype.element_ty), mask=c < C)
+    tl.store(new_mean_ptr + c, new_mean.to(new_mean_ptr.dtype.element_ty), mask=c < channels)
+    tl.store(new_var_ptr + c, new_var.to(new_var_ptr.dtype.element_ty), mask=c < channels)
 
 
 @triton.jit(do_not_specialize=["seed"])
@@ -117,25 +117,25 @@ def normalize(
     bias_ptr,
     y_ptr,
     rows,
+    channels,
     aux,
     seed,
     EPILOGUE: tl.constexpr,
-    C: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
     """y[r,c] = EPILOGUE((x[r,c] - mean[c]) * rstd[c] * weight[c] + bias[c]); x, y are (rows, C)."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)
-    mean = tl.load(mean_ptr + c, mask=c < C, other=0.0)
-    rstd = tl.load(rstd_ptr + c, mask=c < C, other=0.0)
-    weight = tl.load(weight_ptr + c, mask=c < C, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + c, mask=c < C, other=0.0).to(tl.float32)
-    mask = (row < rows) & (c < C)[None, :]
-    offsets = row * C + c[None, :]
+    mean = tl.load(mean_ptr + c, mask=c < channels, other=0.0)
+    rstd = tl.load(rstd_ptr + c, mask=c < channels, other=0.0)
+    weight = tl.load(weight_ptr + c, mask=c < channels, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + c, mask=c < channels, other=0.0).to(tl.float32)
+    mask = (row < rows) & (c < channels)[None, :]
+    offsets = row * channels + c[None, :]
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     y = (x - mean[None, :]) * (rstd * weight)[None, :] + bias[None, :]
-    y = EPILOGUE(y, offsets, mask, aux, seed)
+    y = EPILOGUE(y, offsets, c[None, :], mask, aux, seed)
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
@@ -147,7 +147,7 @@ def gradient_sums(
     rstd_ptr,
     partial_ptr,
     rows,
-    C: tl.constexpr,
+    channels,
     SPLIT: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
@@ -161,22 +161,22 @@ def gradient_sums(
     split = tl.program_id(1)
     stretch = tl.cdiv(tl.cdiv(rows, ROWS), SPLIT) * ROWS
     first = split.to(tl.int64) * stretch
-    mean = tl.load(mean_ptr + c, mask=c < C, other=0.0)
-    rstd = tl.load(rstd_ptr + c, mask=c < C, other=0.0)
+    mean = tl.load(mean_ptr + c, mask=c < channels, other=0.0)
+    rstd = tl.load(rstd_ptr + c, mask=c < channels, other=0.0)
     of_weight = tl.zeros((ROWS, COLS), tl.float32)
     of_bias = tl.zeros((ROWS, COLS), tl.float32)
     for start in range(0, stretch, ROWS):
         row = first + start + tl.arange(0, ROWS)[:, None]
-        mask = (row < rows) & (c < C)[None, :]
-        offsets = row * C + c[None, :]
+        mask = (row < rows) & (c < channels)[None, :]
+        offsets = row * channels + c[None, :]
         dy = tl.load(dy_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
         x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
         # dy is zero outside, but what it is multiplied with must be finite there too
         of_weight += dy * tl.where(mask, (x - mean[None, :]) * rstd[None, :], 0.0)
         of_bias += dy
-    place = partial_ptr + split * 2 * C + c
-    tl.store(place, tl.sum(of_weight, axis=0), mask=c < C)
-    tl.store(place + C, tl.sum(of_bias, axis=0), mask=c < C)
+    place = partial_ptr + split * 2 * channels + c
+    tl.store(place, tl.sum(of_weight, axis=0), mask=c < channels)
+    tl.store(place + channels, tl.sum(of_bias, axis=0), mask=c < channels)
 
 
 @triton.jit(do_not_specialize=["seed", "training"])
@@ -190,11 +190,11 @@ def normalize_gradient(
     db_ptr,
     dx_ptr,
     rows,
+    channels,
     training,
     aux,
     seed,
     EPILOGUE: tl.constexpr,
-    C: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
@@ -204,17 +204,17 @@ def normalize_gradient(
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)
-    mean = tl.load(mean_ptr + c, mask=c < C, other=0.0)
-    rstd = tl.load(rstd_ptr + c, mask=c < C, other=0.0)
-    weight = tl.load(weight_ptr + c, mask=c < C, other=0.0).to(tl.float32)
+    mean = tl.load(mean_ptr + c, mask=c < channels, other=0.0)
+    rstd = tl.load(rstd_ptr + c, mask=c < channels, other=0.0)
+    weight = tl.load(weight_ptr + c, mask=c < channels, other=0.0).to(tl.float32)
     share = tl.where(training != 0, 1.0, 0.0) / rows
-    dw = tl.load(dw_ptr + c, mask=c < C, other=0.0) * share
-    db = tl.load(db_ptr + c, mask=c < C, other=0.0) * share
-    mask = (row < rows) & (c < C)[None, :]
-    offsets = row * C + c[None, :]
+    dw = tl.load(dw_ptr + c, mask=c < channels, other=0.0) * share
+    db = tl.load(db_ptr + c, mask=c < channels, other=0.0) * share
+    mask = (row < rows) & (c < channels)[None, :]
+    offsets = row * channels + c[None, :]
     dy = tl.load(dy_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     normal = (x - mean[None, :]) * rstd[None, :]
     dx = (rstd * weight)[None, :] * (dy - db[None, :] - normal * dw[None, :])
-    dx = EPILOGUE(dx, offsets, mask, aux, seed)
+    dx = EPILOGUE(dx, offsets, c[None, :], mask, aux, seed)
     tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)

@@ -116,7 +116,7 @@ def conv_forward(
     pixel = image * (P * Q) + p * Q + q
     offsets = pixel[:, None] * K + (group * KG + column)[None, :]
     mask = row_mask[:, None] & column_mask[None, :]
-    acc = EPILOGUE(acc, offsets, mask, aux, seed)
+    acc = EPILOGUE(acc, offsets, (group * KG + column)[None, :], mask, aux, seed)
     value = acc.to(y_ptr.dtype.element_ty)
     if TAPS == 1:
         tl.store(y_ptr + offsets, value, mask=mask)

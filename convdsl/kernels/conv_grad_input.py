@@ -1,4 +1,7 @@
-"""Gradient of a convolution to its input, gathered phase by phase of the stride."""
+"""Gradient of a convolution to its input, gathered phase by phase of the stride.
+
+It is also the forward pass of a transposed convolution, which adds a bias.
+"""
 
 import triton
 import triton.language as tl
@@ -8,6 +11,7 @@ import triton.language as tl
 def conv_grad_input(
     dy_ptr,
     w_ptr,
+    bias_ptr,
     dx_ptr,
     aux,
     seed,
@@ -35,15 +39,15 @@ def conv_grad_input(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """dx[n,h,w,c] = EPILOGUE(sum over k and the taps r,s that reach h,w of
+    """dx[n,h,w,c] = EPILOGUE(bias[c] + sum over k and the taps r,s that reach h,w of
     dy[n, (h + PAD_H - r*DILATION_H) / STRIDE_H, (w + PAD_W - s*DILATION_W) / STRIDE_W, k]
     * w[k,r,s,c]); a tap reaches h where the division is exact and the result inside dy.
 
-    dy (N,P,Q,K), w (K,R,S,C/GROUPS), dx (N,H,W,C). All pixels whose h and w leave the same
-    remainder by the stride (a phase, grid axis 1) are reached by the same taps, which are
-    PERIOD = STRIDE / gcd(STRIDE, DILATION) apart: no product with a missing dy is formed but at
-    the border. ``rows`` is N * ceil(H/STRIDE_H) * ceil(W/STRIDE_W), < 2**31. BLOCK_K is for 16-bit
-    elements; 32-bit ones take half, at least 16.
+    dy (N,P,Q,K), w (K,R,S,C/GROUPS), bias (C) or None, dx (N,H,W,C). All pixels whose h and w
+    leave the same remainder by the stride (a phase, grid axis 1) are reached by the same taps,
+    which are PERIOD = STRIDE / gcd(STRIDE, DILATION) apart: no product with a missing dy is formed
+    but at the border. ``rows`` is N * ceil(H/STRIDE_H) * ceil(W/STRIDE_W), < 2**31. BLOCK_K is for
+    16-bit elements; 32-bit ones take half, at least 16.
     """
     KG: tl.constexpr = K // GROUPS
     CG: tl.constexpr = C // GROUPS
@@ -102,8 +106,11 @@ def conv_grad_input(
         )
         acc = tl.dot(a, b, acc, input_precision=PRECISION)
 
+    if bias_ptr is not None:
+        bias = tl.load(bias_ptr + group * CG + column, mask=column_mask, other=0.0)
+        acc += bias.to(tl.float32)[None, :]
     pixel = image * (H * W) + h * W + w
     offsets = pixel[:, None] * C + (group * CG + column)[None, :]
     mask = row_mask[:, None] & column_mask[None, :]
-    acc = EPILOGUE(acc, offsets, mask, aux, seed)
+    acc = EPILOGUE(acc, offsets, (group * CG + column)[None, :], mask, aux, seed)
     tl.store(dx_ptr + offsets, acc.to(dx_ptr.dtype.element_ty), mask=mask)

@@ -76,5 +76,5 @@ def matmul(
         acc += bias.to(tl.float32)[None, :]
     offsets = row.to(tl.int64)[:, None] * COLUMNS + column[None, :]
     mask = row_mask[:, None] & column_mask[None, :]
-    acc = EPILOGUE(acc, offsets, mask, aux, seed)
+    acc = EPILOGUE(acc, offsets, column[None, :], mask, aux, seed)
     tl.store(y_ptr + offsets, acc.to(y_ptr.dtype.element_ty), mask=mask)

@@ -5,7 +5,7 @@ import triton.language as tl
 
 
 @triton.jit
-def keep(acc, offsets, mask, aux, seed):
+def keep(acc, offsets, column, mask, aux, seed):
     """The empty epilogue."""
     return acc
 
@@ -16,5 +16,5 @@ def pointwise(x_ptr, y_ptr, aux, seed, elements, EPILOGUE: tl.constexpr, BLOCK: 
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = offsets < elements
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    y = EPILOGUE(x, offsets, mask, aux, seed)
+    y = EPILOGUE(x, offsets, offsets, mask, aux, seed)
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)

@@ -2,7 +2,7 @@
 
 A program works on ROWS pixels of what it stores and COLS channels of each. Windows are KH x KW at
 stride SH x SW; PT and PL are the padding above and to the left. The padding below and to the
-right only shows in OH and OW, except where the average counts it (PB, PR).
+right only shows in OH and OW, except where a mean counts it (PB, PR).
 """
 
 import triton
@@ -57,7 +57,7 @@ def max_pool(
             best = tl.where(take, x, best)
             index = tl.where(take, i * KW + j, index)
     offsets = row * C + c
-    y = EPILOGUE(best, offsets, mask, aux, seed)
+    y = EPILOGUE(best, offsets, c, mask, aux, seed)
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
     if index_ptr is not None:
         tl.store(index_ptr + offsets, index.to(index_ptr.dtype.element_ty), mask=mask)
@@ -110,26 +110,51 @@ def max_pool_gradient(
             dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
             total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
     offsets = row * C + c
-    dx = EPILOGUE(total, offsets, mask, aux, seed)
+    dx = EPILOGUE(total, offsets, c, mask, aux, seed)
     tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def window_extent(
-    start, SIZE: tl.constexpr, K: tl.constexpr, P: tl.constexpr, COUNT_PAD: tl.constexpr
-):
-    """Places a window from ``start`` divides by, along one axis with end padding P."""
-    if COUNT_PAD:
+def window_extent(start, SIZE: tl.constexpr, K: tl.constexpr, P: tl.constexpr, COUNT: tl.constexpr):
+    """Places of a window from ``start`` along one axis with end padding P, as COUNT says."""
+    if COUNT == "map":
+        extent = tl.minimum(start + K, SIZE) - tl.maximum(start, 0)
+    else:
         # the part of a rounded-up last window beyond the padding is not counted
         extent = tl.minimum(start + K, SIZE + P) - start
-    else:
-        extent = tl.minimum(start + K, SIZE) - tl.maximum(start, 0)
     return extent
 
 
+@triton.jit
+def window_divisor(
+    top,
+    left,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    PB: tl.constexpr,
+    PR: tl.constexpr,
+    COUNT: tl.constexpr,
+):
+    """What the sum over the window at (top, left) is divided by.
+
+    none: 1. full: KH*KW. map: its places within the map. padded: those within the padded map.
+    share: those, as a share of KH*KW.
+    """
+    divisor = tl.full(top.shape, KH * KW if COUNT == "full" else 1, tl.float32)
+    if COUNT != "none" and COUNT != "full":
+        extent = window_extent(top, H, KH, PB, COUNT) * window_extent(left, W, KW, PR, COUNT)
+        divisor = extent.to(tl.float32)
+    if COUNT == "share":
+        divisor = divisor / (KH * KW)
+    return divisor
+
+
 @triton.jit(do_not_specialize=["seed"])
-def average_pool(
+def sum_pool(
     x_ptr,
+    w_ptr,
     y_ptr,
     rows,
     aux,
@@ -148,14 +173,15 @@ def average_pool(
     PL: tl.constexpr,
     PB: tl.constexpr,
     PR: tl.constexpr,
-    COUNT_PAD: tl.constexpr,
+    COUNT: tl.constexpr,
+    NORM: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
-    """y[n,p,q,c] = EPILOGUE(sum over i, j of x[n, p*SH-PT+i, q*SW-PL+j, c] / extent(p, q)).
+    """y[n,p,q,c] = EPILOGUE(sum over i, j of w[i,j] * x[n, p*SH-PT+i, q*SW-PL+j, c] / divisor).
 
-    x is (n, H, W, C), y is (n, OH, OW, C) with rows = n*OH*OW. The extent is that of the window
-    within the padded map (COUNT_PAD) or within the map.
+    x is (n, H, W, C), y is (n, OH, OW, C) with rows = n*OH*OW, w is (KH, KW) or None for ones; the
+    divisor is `window_divisor`. With NORM squares are summed and the root is taken.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
@@ -169,16 +195,26 @@ def average_pool(
         for j in range(KW):
             inside = (top + i >= 0) & (top + i < H) & (left + j >= 0) & (left + j < W)
             place = corner + (i * W + j) * C
-            total += tl.load(x_ptr + place, mask=mask & inside, other=0.0).to(tl.float32)
-    extent = window_extent(top, H, KH, PB, COUNT_PAD) * window_extent(left, W, KW, PR, COUNT_PAD)
+            x = tl.load(x_ptr + place, mask=mask & inside, other=0.0).to(tl.float32)
+            if NORM:
+                x = x * x
+            if w_ptr is not None:
+                x *= tl.load(w_ptr + i * KW + j).to(tl.float32)
+            total += x
+    total = total / window_divisor(top, left, H, W, KH, KW, PB, PR, COUNT)
+    if NORM:
+        total = tl.sqrt(total)
     offsets = row * C + c
-    y = EPILOGUE(total / extent.to(tl.float32), offsets, mask, aux, seed)
+    y = EPILOGUE(total, offsets, c, mask, aux, seed)
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["seed"])
-def average_pool_gradient(
+def sum_pool_gradient(
     dy_ptr,
+    w_ptr,
+    x_ptr,
+    y_ptr,
     dx_ptr,
     rows,
     aux,
@@ -197,13 +233,15 @@ def average_pool_gradient(
     PL: tl.constexpr,
     PB: tl.constexpr,
     PR: tl.constexpr,
-    COUNT_PAD: tl.constexpr,
+    COUNT: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
-    """dx[n,h,w,c] = EPILOGUE(sum of dy / extent over the windows that cover this pixel).
+    """dx[n,h,w,c] = EPILOGUE(sum of w[i,j] * dy / divisor over the windows that cover this pixel).
 
-    dy is (n, OH, OW, C), dx is (n, H, W, C) with rows = n*H*W.
+    dy is (n, OH, OW, C), dx is (n, H, W, C) with rows = n*H*W; (i, j) is the pixel's place in the
+    window. With x and y, the gradient of the norm: x * (sum of dy / y / divisor), where a window
+    with y = 0 gives nothing.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
@@ -216,16 +254,21 @@ def average_pool_gradient(
         for v in range((KW + SW - 1) // SW):
             p = h // SH - u
             q = w // SW - v
-            top = p * SH - PT
-            left = q * SW - PL
-            covers = (p >= 0) & (p < OH) & (h - p * SH < KH)
-            covers &= (q >= 0) & (q < OW) & (w - q * SW < KW)
+            i = h - p * SH
+            j = w - q * SW
+            covers = (p >= 0) & (p < OH) & (i < KH) & (q >= 0) & (q < OW) & (j < KW)
             place = ((image * OH + p) * OW + q) * C + c
             dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
-            extent = window_extent(top, H, KH, PB, COUNT_PAD)
-            extent *= window_extent(left, W, KW, PR, COUNT_PAD)
+            if w_ptr is not None:
+                dy *= tl.load(w_ptr + i * KW + j, mask=covers, other=0.0).to(tl.float32)
+            if y_ptr is not None:
+                y = tl.load(y_ptr + place, mask=mask & covers, other=1.0).to(tl.float32)
+                dy = tl.where(y == 0.0, 0.0, dy / tl.where(y == 0.0, 1.0, y))
+            divisor = window_divisor(p * SH - PT, q * SW - PL, H, W, KH, KW, PB, PR, COUNT)
             # a window that does not cover the pixel may have no extent at all
-            total += dy / tl.where(covers, extent, 1).to(tl.float32)
+            total += dy / tl.where(covers, divisor, 1.0)
     offsets = row * C + c
-    dx = EPILOGUE(total, offsets, mask, aux, seed)
+    if x_ptr is not None:
+        total *= tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    dx = EPILOGUE(total, offsets, c, mask, aux, seed)
     tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)

@@ -54,7 +54,7 @@ def softmax(
         mask = (row < rows) & (c < C)
         offsets = row * C + c
         y = tl.exp(load_scores(x_ptr, row, c, rows, C) - m[:, None]) / s[:, None]
-        y = EPILOGUE(y, offsets, mask, aux, seed)
+        y = EPILOGUE(y, offsets, c, mask, aux, seed)
         tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
@@ -89,5 +89,5 @@ def softmax_gradient(
         offsets = row * C + c
         dy = tl.load(dy_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
         y = tl.load(y_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-        dx = EPILOGUE(y * (dy - total[:, None]), offsets, mask, aux, seed)
+        dx = EPILOGUE(y * (dy - total[:, None]), offsets, c, mask, aux, seed)
         tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)

@@ -42,12 +42,17 @@ class Signature:
     specs: tuple[ArgumentSpec, ...]
     builtin: bool = True
 
+    @property
+    def places(self) -> tuple[ArgumentSpec, ...]:
+        """The arguments that can be given by place, in this order."""
+        return tuple(s for s in self.specs if not s.by_name)
+
     def find(self, name: str) -> ArgumentSpec | None:
         return next((s for s in self.specs if name in (s.name, s.letter)), None)
 
     def match(self, arguments: tuple[ast.Argument, ...]) -> dict[str, ast.Argument]:
         """Arguments by long name; those that do not fit are left out."""
-        places = iter(self.specs)
+        places = iter(self.places)
         found: dict[str, ast.Argument] = {}
         for argument in arguments:
             spec = next(places, None) if argument.name is None else self.find(argument.name)
@@ -87,7 +92,7 @@ def bind(
     Problems found: E201 unknown, E202 missing, E203 twice, E204 unfit, and those of ``evaluate``.
     """
     bound = Bound()
-    places = iter(signature.specs)
+    places = iter(signature.places)
     named: ast.Argument | None = None
     misplaced: ast.Argument | None = None
     for argument in arguments:
@@ -165,11 +170,11 @@ def _listing(signature: Signature) -> str:
 
 def _unknown(signature: Signature, argument: ast.Argument) -> Diagnostic:
     if argument.name is None:
-        count = len(signature.specs)
-        if count == 0:
+        if not signature.specs:
             return Diagnostic("E201", _listing(signature), (Label(argument.span),))
-        plural = "" if count == 1 else "s"
-        message = f"{signature.name} takes at most {count} argument{plural} by place"
+        count = len(signature.places)
+        most = f"at most {count} argument{'' if count == 1 else 's'}" if count else "no argument"
+        message = f"{signature.name} takes {most} by place"
         return Diagnostic("E201", message, (Label(argument.span),), notes=(_listing(signature),))
     # A lone letter that differs by case only is meant; anything else is compared with long names.
     candidates = [s.name for s in signature.specs] + [s.letter for s in signature.specs if s.letter]
@@ -232,6 +237,11 @@ def _sample(spec: ArgumentSpec) -> str:
         except ArgumentError:
             continue
         return show(value)
+    try:
+        spec.convert(None)
+    except ArgumentError as error:
+        words = re.match(r"one of (\w+)", str(error))
+        return words[1] if words else "..."
     return "..."
 
 
@@ -246,8 +256,11 @@ def _unfit(
     takes = f"{_label(spec)} of {signature.name} takes {wanted}"
     near = None
     if isinstance(value, Word):
-        near = suggestion(value, re.findall(r"[a-z_]{3,}", wanted))
-        if near is None:
+        words = re.findall(r"[a-z_]{3,}", wanted)
+        near = suggestion(value, words)
+        if value in words:  # right as far as it goes
+            near = None
+        elif near is None and not wanted.startswith("one of "):  # no definition would help there
             unknown = unknown_name(value, value.span, names).diagnostic
             return Diagnostic(
                 unknown.code, unknown.message, unknown.labels, help=unknown.help, notes=(takes,)

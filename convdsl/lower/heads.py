@@ -1,18 +1,23 @@
 """The head after the comma: its arguments, whether it suits the tensor, and what it contains."""
 
+from typing import Any
+
 from convdsl.diagnostics import Diagnostic, Label
-from convdsl.ir.graph import Value
-from convdsl.ir.op import HEADS, LAYERS, Head, Layer, ShapeError
+from convdsl.ir.graph import Output, Value
+from convdsl.ir.head import Head
+from convdsl.ir.op import HEADS, LAYERS, Layer, ShapeError
 from convdsl.lower.expand import Expander
-from convdsl.lower.findings import Failed
+from convdsl.lower.findings import Failed, failure
 from convdsl.lower.layers import head_signature, unknown_head
 from convdsl.lower.nodes import shape_problem
 from convdsl.lower.scope import Scope
 from convdsl.syntax import ast
 
 
-def attach(head: ast.Head, value: Value, expander: Expander, scope: Scope) -> Head:
-    """The head that stands on ``value``. Warns of an activation before it (W305).
+def attach(
+    head: ast.Head, name: str, value: Value, expander: Expander, scope: Scope, is_net: bool
+) -> Output:
+    """The output ``name`` that ``value`` becomes by its head. Warns of an activation before it.
 
     Raises Failed (E215 unknown or unsuited, E216 contained twice) or Poisoned.
     """
@@ -20,7 +25,8 @@ def attach(head: ast.Head, value: Value, expander: Expander, scope: Scope) -> He
     if signature is None:
         raise Failed(unknown_head(head.name, head.name_span))
     bound = expander.bind(signature, head.arguments, value, scope, head.span)
-    made = HEADS[head.name](**bound.values)
+    kind: Any = HEADS[head.name]
+    made: Head = kind(**bound.values)
     _look_below(head, made, value, expander)
     try:
         made.check(value.type)
@@ -28,7 +34,18 @@ def attach(head: ast.Head, value: Value, expander: Expander, scope: Scope) -> He
         span = bound.spans.get(error.argument or "", head.span)
         notation = expander.nodes.notation
         raise Failed(shape_problem(error, head.name, (Label(span),), notation)) from None
-    return made
+    if is_net and made.only is not None:
+        raise failure(
+            "E215",
+            f"only={made.only} would leave the net without a result at inference",
+            bound.spans["only"],
+            "it belongs to a further `output name = ...`",
+        )
+    constants = tuple(
+        expander.nodes.constant(scope.path.join(scope.path.tagged(key, head.span)), spec)
+        for key, spec in made.constants(value.type).items()
+    )
+    return Output(name, value, made, constants)
 
 
 def _look_below(head: ast.Head, made: Head, value: Value, expander: Expander) -> None:
@@ -47,7 +64,7 @@ def _look_below(head: ast.Head, made: Head, value: Value, expander: Expander) ->
                 f"remove the layer: `, {head.name}` trains on raw scores and predict() applies it",
             )
         )
-    if below.op.is_activation:
+    if made.on_scores and below.op.is_activation:
         expander.findings.add(
             Diagnostic(
                 "W305",

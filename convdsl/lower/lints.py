@@ -1,9 +1,10 @@
 """Warnings about programs that are legal but hardly meant so.
 
 `lint_shape` looks at an input (W302), `lint_unit` at the text (W303, W304), `lint_graph` at the
-finished graph (W304, W306). W301 and W305 are found where the layers are made.
+finished graph (W304, W306, W307). W301 and W305 are found where the layers are made.
 """
 
+from collections import Counter
 from collections.abc import Set as AbstractSet
 
 from convdsl.diagnostics import Diagnostic, Label
@@ -43,6 +44,25 @@ def lint_graph(graph: Graph, findings: Findings) -> None:
             label = Label(node.origin.span, f"{own / total:.0%}")
             findings.add(Diagnostic("W306", message, (label,), node.origin.frames, help))
     _dropped(graph, findings)
+    _cancelled(graph, findings)
+
+
+def _cancelled(graph: Graph, findings: Findings) -> None:
+    """W307: a layer whose bias the next one, all that reads it, subtracts again."""
+    makers = {node.output: node for node in graph.nodes}
+    readers = Counter(value for node in graph.nodes for value in node.inputs)
+    paths = {p.value: p.path for p in graph.parameters}
+    for node in graph.nodes:
+        maker = makers.get(node.inputs[0])
+        if not (isinstance(node.op, Layer) and node.op.cancels_bias) or maker is None:
+            continue
+        has_bias = any(paths[v].endswith(".bias") for v in maker.parameters if v in paths)
+        own = isinstance(maker.op, Layer) and not maker.op.cancels_bias
+        if has_bias and own and readers[maker.output] == 1 and maker.origin.span is not None:
+            message = f"the bias of {maker.origin.text} has no effect before {node.op.name}"
+            help = "write bias=false; `default CONV(bias=false)` says it once for all"
+            label = Label(maker.origin.span)
+            findings.add(Diagnostic("W307", message, (label,), maker.origin.frames, help))
 
 
 def _dropped(graph: Graph, findings: Findings) -> None:

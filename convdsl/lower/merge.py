@@ -46,7 +46,9 @@ def _explain(branch: Branch, notation: Notation) -> Label:
         return Label(branch.span, f"passes {notation.show(start)} through")
     before = start
     for step in branch.steps:
-        if step.result.spatial == result.spatial != before.spatial:
+        resizes = step.result.spatial == result.spatial != before.spatial
+        # of a vector it matters how long it is in the end
+        if resizes and (result.spatial or step.result.channels == result.channels):
             return Label(step.span, _resizing(before, step.result, notation))
         before = step.result
     last = next(s for s in branch.steps if s.result.channels == result.channels)

@@ -11,7 +11,7 @@ from math import prod
 
 from convdsl.diagnostics import Diagnostic, Label
 from convdsl.ir.builder import Builder
-from convdsl.ir.graph import Node, Origin, Parameter, Value
+from convdsl.ir.graph import Node, Origin, Parameter, Penalty, Value
 from convdsl.ir.op import Layer, ParameterSpec, ShapeError
 from convdsl.ir.types import Notation, TensorType
 from convdsl.lower.budget import Budget, exceeded
@@ -59,6 +59,8 @@ class Nodes:
         self.parameters: dict[str, Parameter] = {}
         #: for each running statistic the value it has after the layers so far
         self.updates: dict[Value, Value] = {}
+        #: by path: values the loss has a penalty on
+        self.penalised: dict[str, tuple[Value, Penalty]] = {}
         self.builder = Builder(set(RESERVED))
         self.producers: dict[Value, Node] = {}
         self._strict = strict
@@ -90,7 +92,8 @@ class Nodes:
             return inputs[0] if parts else self._add(op, inputs, use, use.origin.path)
         except ShapeError as error:
             labels: tuple[Label, ...] = (Label(use.spans.get(error.argument or "", use.span)),)
-            if use.branches:
+            of_shapes = any(isinstance(v, TensorType) for v in error.values.values())
+            if use.branches and of_shapes:
                 labels = (Label(use.name_span), *disagreement(use.branches, self.notation))
             raise Failed(shape_problem(error, op.name, labels, self.notation)) from None
 
@@ -112,6 +115,9 @@ class Nodes:
         name = identifier(path)
         names = (name, *(f"{name}_{extra}" for extra in op.extras))
         outputs = tuple(map(self.builder.value, names, facts.outputs))
+        if any(op.penalty):
+            name = self.builder.value(f"{name}_penalty", outputs[0].type).name
+            self.penalised[name] = (outputs[0], op.penalty)
         self.updates.update({owned[i]: outputs[number] for i, number in op.updates.items()})
         op = op.distinct(len(self.builder.nodes))
         node = Node(op, tuple(inputs), parameters, outputs, use.origin)
@@ -133,8 +139,14 @@ class Nodes:
             return self.parameters[path]
         kind = TensorType(spec.shape, spec.dtype, batched=False)
         value = self.builder.value(identifier(path), kind)
-        self.parameters[path] = Parameter(path, value, spec.initializer, spec.permute, spec.role)
+        self.parameters[path] = Parameter(
+            path, value, spec.initializer, spec.permute, spec.role, spec.penalty, spec.bound
+        )
         return self.parameters[path]
+
+    def constant(self, path: str, spec: ParameterSpec) -> Parameter:
+        """A tensor at ``path`` that no layer owns, such as a head's fixed numbers."""
+        return self._parameter(path, spec, shared=False)
 
     def _limit(self, elements: int, span: Span) -> None:
         limit = self._budget.limits.elements

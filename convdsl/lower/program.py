@@ -196,13 +196,17 @@ class _Lowering:
                 scope = Scope(unit, position, unit.lets, tags if is_main else Tags(tags), path)
                 flow = expander.chain(net.chain, start, scope)
                 value = expander.need(flow, net.chain.span)
-                head = attach(net.head, value, expander, scope) if net.head else None
+                output = Output(name, value)
+                if net.head is not None:
+                    output = attach(net.head, name, value, expander, scope, is_main)
             except Failed as failed:
                 self.findings.add(failed.diagnostic)
             except Poisoned:
                 pass
             else:
-                outputs.append(Output(name, value, head))
+                outputs.append(output)
+        hidden = expander.nodes.penalised.items()
+        outputs += [Output(name, value, penalty=penalty) for name, (value, penalty) in hidden]
         return tuple(outputs)
 
 

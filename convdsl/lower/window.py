@@ -15,7 +15,7 @@ def dropped(window: Window | None, x: TensorType, strict: bool = False) -> str |
     with S=2, P=3 over 224), or no more than between any two windows (1x1 with S=2), only
     ``strict`` speaks of it. Axes with the same numbers share one fraction.
     """
-    if window is None or window.everything or window.ceil:
+    if window is None or window.everything or window.ceil or window.transposed:
         return None
     words = _AXES.get(len(x.spatial), ())
     by_fraction: dict[str, list[str]] = {}

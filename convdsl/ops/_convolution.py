@@ -1,23 +1,26 @@
 """The sizes of one convolution, and what follows: constants of the loop nests, torch text.
 
-Shared by the layer and its two gradients; decides nothing about tiles or launches.
+Serves maps and sequences: the loop nests see a sequence of length L as a map of 1 x L. Shared by
+the layers and their gradients; decides nothing about tiles or launches.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
-from convdsl.ir.arguments import Pair
 from convdsl.ir.launch import Argument
-from convdsl.ir.op import Window
+from convdsl.ir.op import ShapeError, Window
 from convdsl.ir.types import TensorType
+from convdsl.ops._window import Padding, as_map, output_sizes, over_a_map, window_over
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Maps without batch, weight (K, C/groups, R, S), the window with padding in numbers."""
+    """Maps (or sequences) without batch, weight (K, C/groups, *F), padding in numbers."""
 
     x: TensorType
     y: TensorType
-    weight: tuple[int, int, int, int]
+    weight: tuple[int, ...]
     window: Window
     groups: int
 
@@ -36,19 +39,24 @@ class Geometry:
 
     @property
     def taps(self) -> int:
-        return self.weight[2] * self.weight[3]
+        return prod(self.weight[2:])
+
+    @property
+    def channels_last(self) -> tuple[int, ...]:
+        """The weight's axes in the order the matrix-product nests store them: (K, *F, C)."""
+        return (0, *range(2, len(self.weight)), 1)
 
     @property
     def constants(self) -> dict[str, Argument]:
         """The compile-time constants that all loop nests of a convolution have."""
-        window = self.window
+        x, y, window = as_map(self.x), as_map(self.y), over_a_map(self.window)
         return {
-            "H": self.x.height,
-            "W": self.x.width,
-            "C": self.x.channels,
-            "K": self.y.channels,
-            "P": self.y.height,
-            "Q": self.y.width,
+            "H": x.height,
+            "W": x.width,
+            "C": x.channels,
+            "K": y.channels,
+            "P": y.height,
+            "Q": y.width,
             "R": window.kernel[0],
             "S": window.kernel[1],
             "STRIDE_H": window.stride[0],
@@ -62,24 +70,70 @@ class Geometry:
         }
 
 
-def torch_padding(window: Window) -> Pair | None:
-    """Padding torch's own convolution can do, equal at both ends of an axis; else None."""
-    (top, bottom), (left, right) = window.padding
-    return (top, left) if (top, left) == (bottom, right) else None
+def convolution(
+    x: TensorType,
+    filters: int,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    pad: Padding,
+    dilation: tuple[int, ...],
+    groups: int,
+) -> Geometry:
+    """The convolution of ``x``. Raises ShapeError E212, E213, E214 or E222."""
+    window = window_over(x, kernel, stride, pad, dilation)
+    check_groups(groups, x.channels, filters)
+    y = x.with_shape(filters, *output_sizes(x, window))
+    return Geometry(x, y, (filters, x.channels // groups, *kernel), window, groups)
+
+
+def refuse_axes(x: TensorType, axes: int, other: str) -> None:
+    """Raises ShapeError E214 that points to the ``other`` layer if x is a sequence for a map.
+
+    Or a map for a sequence; what is no volume at all is left to `window_over`.
+    """
+    if not x.is_vector and len(x.spatial) != axes:
+        kind = "a map" if axes == 2 else "a sequence"
+        raise ShapeError("E214", "needs {kind}, got {x}", help=other, kind=kind, x=x)
+
+
+def check_groups(groups: int, channels: int, filters: int) -> None:
+    """Raises ShapeError E213 unless ``groups`` divides both."""
+    for count, what in ((channels, "input channels"), (filters, "filters")):
+        if count % groups:
+            raise ShapeError(
+                "E213",
+                "groups={groups} does not divide the {count} {what}",
+                help="choose groups that divide both the input channels and K",
+                argument="groups",
+                groups=groups,
+                count=count,
+                what=what,
+            )
+
+
+def torch_padding(window: Window) -> tuple[int, ...] | None:
+    """Padding torch's own convolution can do, equal at both ends of every axis; else None."""
+    starts, ends = zip(*window.padding, strict=True)
+    return starts if starts == ends else None
 
 
 def torch_padded(x: str, window: Window) -> str:
     """Torch expression of ``x`` with the padding that torch's convolution cannot do."""
-    (top, bottom), (left, right) = window.padding
-    return x if torch_padding(window) else f"F.pad({x}, ({left}, {right}, {top}, {bottom}))"
+    return x if torch_padding(window) else f"F.pad({x}, {pad_order(window.padding)})"
 
 
-def torch_options(window: Window, groups: int) -> str:
+def pad_order(padding: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    """Padding as ``F.pad`` takes it: the last axis first."""
+    return tuple(side for axis in reversed(padding) for side in axis)
+
+
+def torch_options(window: Window, groups: int | str) -> str:
     """Keyword arguments for a torch convolution, only those that differ from the defaults."""
+    axes = len(window.kernel)
     options = {
-        "stride": (window.stride, (1, 1)),
-        "padding": (torch_padding(window) or (0, 0), (0, 0)),
-        "dilation": (window.dilation, (1, 1)),
+        "stride": (window.stride, (1,) * axes),
+        "padding": (torch_padding(window) or (0,) * axes, (0,) * axes),
+        "dilation": (window.dilation, (1,) * axes),
         "groups": (groups, 1),
     }
     return "".join(f", {name}={v}" for name, (v, default) in options.items() if v != default)

@@ -1,13 +1,15 @@
 """Pointwise layers as table rows: a Triton expression, its derivative and the torch meaning.
 
 What the backward pass saves is read off the derivative: ``{x}`` saves the input, ``{y}`` the
-output. Expressions use only functions that torch has under the same name (``tl.where``,
-``tl.exp``, ``tl.sigmoid``, ``tl.abs``), so the derivative also serves the float64 reference.
+output. A derivative of functions that torch has under the same name (``tl.where``, ``tl.exp``,
+``tl.sigmoid``, ``tl.abs``) also serves the float64 reference; one that calls helpers of `kernels/`
+stands beside the torch text that does.
 """
 
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from convdsl.ir.broadcast import tile_of
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Launch, Nest, Schedule, Size, Tail
@@ -24,7 +26,7 @@ def pointwise_schedule(node: Node, tail: Tail) -> Schedule:
     launch = Launch(
         Nest("pointwise", "pointwise"),
         {
-            "x_ptr": node.inputs[0],
+            "x_ptr": tile_of(node),
             "y_ptr": tail.output,
             "elements": Size(size),
             "BLOCK": BLOCK,
@@ -36,7 +38,8 @@ def pointwise_schedule(node: Node, tail: Tail) -> Schedule:
 
 def fill(template: str, attributes: Any, **operands: str) -> str:
     """``template`` with operand names and the op's own fields put in."""
-    values = {f.name: repr(getattr(attributes, f.name)) for f in fields(attributes)}
+    given = {f.name: getattr(attributes, f.name) for f in fields(attributes)}
+    values = {k: f'"{v}"' if isinstance(v, str) else repr(v) for k, v in given.items()}
     return template.format(**values, **operands)
 
 
@@ -46,6 +49,8 @@ class Pointwise(Layer):
     forward: ClassVar[str]  # Triton, of {x} and the fields
     derivative: ClassVar[str]  # Triton, of {dy}, {x}, {y} and the fields
     torch: ClassVar[str]  # torch, of {x} and the fields
+    gradient_helpers: ClassVar[tuple[Nest, ...]] = ()  # what the derivative calls
+    torch_derivative: ClassVar[str] = ""  # torch, of {dy}, {x} and the fields; then needed
     has_epilogue = True
     is_activation = True
 
@@ -80,6 +85,10 @@ class PointwiseGradient(Op):
         return f"{self.of.title}_gradient"
 
     @property
+    def helpers(self) -> tuple[Nest, ...]:
+        return self.of.gradient_helpers
+
+    @property
     def needs_only_output(self) -> bool:
         """The derivative is written in the layer's output (ReLU, sigmoid, tanh, ...)."""
         return "{x}" not in self.of.derivative
@@ -88,12 +97,16 @@ class PointwiseGradient(Op):
         return (operands[0],)
 
     def expression(self, *operands: str) -> str:
-        names = [key for key in ("x", "y") if f"{{{key}}}" in self.of.derivative]
-        saved = dict(zip(names, operands[1:], strict=True))
-        return fill(self.of.derivative, self.of, dy=operands[0], **saved)
+        return self._fill(self.of.derivative, operands)
 
     def reference(self, *operands: str) -> tuple[str, ...]:
-        return (self.expression(*operands).replace("tl.", "torch."),)
+        text = self.of.torch_derivative or self.of.derivative.replace("tl.", "torch.")
+        return (self._fill(text, operands),)
+
+    def _fill(self, template: str, operands: tuple[str, ...]) -> str:
+        names = [key for key in ("x", "y") if f"{{{key}}}" in self.of.derivative]
+        saved = dict(zip(names, operands[1:], strict=True))
+        return fill(template, self.of, dy=operands[0], **saved)
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         return pointwise_schedule(node, tail)

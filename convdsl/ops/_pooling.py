@@ -1,83 +1,168 @@
-"""What the pooling layers share: their window's rules, torch padding text and kernel constants.
+"""What the pooling layers share: arguments, their window's rules, torch padding text, launches.
 
 Torch pads pooling equally on both sides by at most half the window; this module refuses more
-(E222) and writes unequal padding as an explicit ``F.pad``.
+(E222) and writes unequal padding as an explicit ``F.pad``. Sequences are pooled along their one
+axis, maps along both.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
-from convdsl.ir.arguments import Pair
+from convdsl.ir.arguments import (
+    Pair,
+    choice,
+    field,
+    one_or,
+    optional,
+    padding,
+    pair,
+    shared_arguments,
+)
 from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size
 from convdsl.ir.op import ShapeError, Window
 from convdsl.ir.types import TensorType
+from convdsl.ops._axes import Spatial, axes_of, spread, two_for_one
 from convdsl.ops._rows import tile
-from convdsl.ops._window import Padding, output_sizes, window_over
+from convdsl.ops._window import Padding, as_map, output_sizes, over_a_map, window_over
 
 
-def pooling_window(
-    x: TensorType, kernel: Pair, stride: Pair, pad: Padding, rounding: str
-) -> Window:
-    """The window over ``x`` in numbers. Raises ShapeError E214, E222."""
-    window = window_over(x, kernel, stride, pad, ceil=rounding == "ceil")
-    for size, (start, end) in zip(kernel, window.padding, strict=True):
-        if max(start, end) > size // 2:
-            raise ShapeError(
-                "E222",
-                "pads {pad}, more than half of F = {size}: a window could see nothing else",
-                help="pad at most {most}",
-                argument="pad",
-                pad=max(start, end),
-                size=size,
-                most=size // 2,
-            )
-        if start != end and window.ceil and pad != "same":
-            raise ShapeError(
-                "E222",
-                "round=ceil is not defined for unequal padding ({start} and {end})",
-                help="pad both sides alike, or write round=floor",
-                argument="pad",
-                start=start,
-                end=end,
-            )
-    return window
+@shared_arguments
+class Pooling(Spatial):
+    """Base of the layers that make one number of each window of a channel."""
 
+    kernel: int | Pair = field(
+        2, convert=one_or(pair(1)), letter="F", doc="extent of the window, F or HxW"
+    )
+    stride: int | Pair | None = field(
+        None,
+        convert=optional(one_or(pair(1))),
+        letter="S",
+        doc="step of the window; the window itself",
+    )
+    pad: int | Padding = field(
+        0,
+        convert=one_or(padding("same", "half", "valid")),
+        letter="P",
+        doc="zeros around the map, at most F/2",
+    )
+    round: str = field(
+        "floor",
+        convert=choice("floor", "ceil"),
+        doc="what a size that is not whole becomes; ceil lets the last window hang over the edge",
+    )
 
-def pooled(x: TensorType, window: Window) -> TensorType:
-    """The map that pooling over ``window`` makes of ``x``. Raises ShapeError E212."""
-    return x.with_shape(x.channels, *output_sizes(x, window))
+    has_epilogue = True
+
+    def sizes(self, axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(kernel, stride) in force, a number per axis. Raises ShapeError E204."""
+        kernel = spread(self.kernel, axes, "kernel", "F")
+        return kernel, kernel if self.stride is None else spread(self.stride, axes, "stride", "S")
+
+    def sides(self, axes: int) -> Padding:
+        """The padding: a word, or (start, end) per axis. Raises ShapeError E204."""
+        if isinstance(self.pad, int):
+            return ((self.pad, self.pad),) * axes
+        if axes == 1 and not isinstance(self.pad, str):
+            raise two_for_one("pad", "P", "write one number, such as P=1")
+        return self.pad
+
+    def window(self, *inputs: TensorType) -> Window:
+        """The window in numbers. Raises ShapeError E204, E214, E222."""
+        (x,) = inputs
+        axes = axes_of(x)
+        kernel, stride = self.sizes(axes)
+        window = window_over(x, kernel, stride, self.sides(axes), ceil=self.round == "ceil")
+        for size, (start, end) in zip(kernel, window.padding, strict=True):
+            if max(start, end) > size // 2:
+                raise ShapeError(
+                    "E222",
+                    "pads {pad}, more than half of F = {size}: a window could see nothing else",
+                    help="pad at most {most}",
+                    argument="pad",
+                    pad=max(start, end),
+                    size=size,
+                    most=size // 2,
+                )
+            if start != end and window.ceil and self.pad != "same":
+                raise ShapeError(
+                    "E222",
+                    "round=ceil is not defined for unequal padding ({start} and {end})",
+                    help="pad both sides alike, or write round=floor",
+                    argument="pad",
+                    start=start,
+                    end=end,
+                )
+        return window
+
+    def shape(self, *inputs: TensorType) -> TensorType:
+        (x,) = inputs
+        return x.with_shape(x.channels, *output_sizes(x, self.window(x)))
+
+    @property
+    def rounds_up(self) -> bool:
+        """A last window may hang over the edge; P=same leaves nothing to round."""
+        return self.round == "ceil" and self.pad != "same"
+
+    @property
+    def torch(self) -> "TorchPooling":
+        """How torch is told, on an input of ``axes`` axes."""
+        kernel, stride = self.sizes(self.axes)
+        around, start = torch_padding(kernel, stride, self.sides(self.axes))
+        return TorchPooling(kernel, stride, around, start, self.rounds_up)
 
 
 @dataclass(frozen=True, slots=True)
-class TorchPadding:
-    """How torch is told: ``F.pad`` around the input (``before`` it), or pooling's own ``padding``.
+class TorchPooling:
+    """The window for torch's functions: ``F.pad`` around the input, or pooling's own ``padding``.
 
     before: format string with ``{x}``, ``{value}``. start: padding torch pools with, per axis.
     """
 
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
     before: str
-    start: Pair
+    start: tuple[int, ...]
+    ceil: bool
+
+    @property
+    def is_padded_before(self) -> bool:
+        return self.before != "{x}"
+
+    def padded(self, x: str, value: str = "0") -> str:
+        """``x`` with the padding that torch's pooling cannot do."""
+        return self.before.format(x=x, value=value)
+
+    def arguments(self) -> str:
+        """Window, stride and padding as torch's pooling functions take them."""
+        return ", ".join(
+            str(sizes[0]) if len(sizes) == 1 else str(sizes)
+            for sizes in (self.kernel, self.stride, self.start)
+        )
 
 
-def torch_padding(kernel: Pair, stride: Pair, pad: Padding) -> TorchPadding:
-    """The torch text for ``pad`` over an input of any size."""
+def torch_padding(
+    kernel: tuple[int, ...], stride: tuple[int, ...], pad: Padding
+) -> tuple[str, tuple[int, ...]]:
+    """(``F.pad`` text, padding torch pools with) for ``pad`` over an input of any size."""
+    none = (0,) * len(kernel)
     if pad == "half":
-        return TorchPadding("{x}", (kernel[0] // 2, kernel[1] // 2))
+        return "{x}", tuple(size // 2 for size in kernel)
     if pad == "valid":
-        return TorchPadding("{x}", (0, 0))
+        return "{x}", none
     if not isinstance(pad, str) and all(start == end for start, end in pad):
-        return TorchPadding("{x}", (pad[0][0], pad[1][0]))
+        return "{x}", tuple(start for start, _ in pad)
     if isinstance(pad, str):  # same
         totals = [
             str(size - 1) if step == 1 else f"max(0, -{{x}}.shape[{axis}] % {step} + {size - step})"
-            for axis, size, step in zip((2, 3), kernel, stride, strict=True)
+            for axis, (size, step) in enumerate(zip(kernel, stride, strict=True), 2)
         ]
-        sides = [f"{half} // 2" for total in totals for half in (total, f"({total} + 1)")]
+        sides = [(f"{total} // 2", f"({total} + 1) // 2") for total in totals]
     else:
-        sides = [str(side) for axis in pad for side in axis]
-    top, bottom, left, right = sides
-    text = f"F.pad({{x}}, ({left}, {right}, {top}, {bottom}), value={{value}})"
-    return TorchPadding(text, (0, 0))
+        sides = [(str(start), str(end)) for start, end in pad]
+    # torch wants the last axis first
+    text = ", ".join(side for axis in reversed(sides) for side in axis)
+    return f"F.pad({{x}}, ({text}), value={{value}})", none
 
 
 def pooling_launch(
@@ -90,11 +175,15 @@ def pooling_launch(
 ) -> Schedule:
     """One launch of a nest of ``kernels/pool.py``.
 
-    large, small: the map the windows slide over and the map with one pixel per window; a gradient
-    stores the large one. constants: what this nest takes beyond the others.
+    large, small: the map or sequence the windows slide over and the one with one place per window;
+    a gradient stores the large one. constants: what this nest takes beyond the others.
     """
-    stored = large if function.endswith("gradient") else small
-    rows, columns = tile(large.channels)
+    large, small, window = as_map(large), as_map(small), over_a_map(window)
+    gradient = function.endswith("gradient")
+    stored = large if gradient else small
+    # a thread goes through large windows, as global pooling has them, for one number at a time
+    elements = 128 if not gradient and prod(window.kernel) > 128 else 1024
+    rows, columns = tile(large.channels, elements)
     count = f"n * {stored.pixels}"
     arguments: dict[str, Argument] = {
         **tensors,
@@ -116,17 +205,3 @@ def pooling_launch(
     }
     grid = (f"triton.cdiv({count}, {rows})", str(-(-large.channels // columns)))
     return Schedule((Launch(Nest("pool", function), arguments, grid),))
-
-
-def mean_launch(
-    function: str,
-    tensors: Mapping[str, Argument],
-    large: TensorType,
-    small: TensorType,
-    window: Window,
-    count_pad: bool,
-) -> Schedule:
-    """`pooling_launch` of a mean, which divides by the extent its windows have."""
-    (_, bottom), (_, right) = window.padding
-    more = {"PB": bottom, "PR": right, "COUNT_PAD": count_pad}
-    return pooling_launch(function, tensors, large, small, window, **more)

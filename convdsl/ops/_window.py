@@ -1,16 +1,21 @@
 """Sliding-window arithmetic shared by convolution and pooling: padding words and output sizes.
 
 Turns what the user wrote (kernel, stride, padding, dilation) into a `Window` with explicit
-(start, end) padding per axis, and a `Window` into output sizes. Assumes positive sizes; does not
-judge what a particular layer allows beyond that the window fits.
+(start, end) padding per axis, and a `Window` into output sizes, on the two axes of a map or the
+one of a sequence. Assumes positive sizes; does not judge what a particular layer allows beyond
+that the window fits.
 """
+
+from dataclasses import replace
 
 from convdsl.ir.arguments import Pair
 from convdsl.ir.op import ShapeError, Window
 from convdsl.ir.types import TensorType
 
-#: a word (same, half, valid, full) or ((top, bottom), (left, right))
-Padding = str | tuple[Pair, Pair]
+#: a word (same, half, valid, full) or (start, end) per axis: ((top, bottom), (left, right))
+Padding = str | tuple[Pair, ...]
+
+_KINDS = {1: "a sequence of length x channels", 2: "a map of height x width x channels"}
 
 
 def extent(kernel: int, dilation: int = 1) -> int:
@@ -73,42 +78,64 @@ def axis_padding(word: str, size: int, kernel: int, stride: int, dilation: int =
     return (window // 2, window // 2)
 
 
+def expect_axes(x: TensorType, axes: int) -> None:
+    """Raises ShapeError E214 unless ``x`` has that many spatial axes: 2 a map, 1 a sequence."""
+    if len(x.spatial) == axes:
+        return
+    help = f"write the input as {'C@L' if axes == 1 else 'HxWxC'}"
+    if x.is_vector:
+        help = "put the layer before FC, FLATTEN or GAP"
+    raise ShapeError("E214", "needs {kind}, got {x}", help=help, kind=_KINDS[axes], x=x)
+
+
 def window_over(
     x: TensorType,
-    kernel: Pair,
-    stride: Pair,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
     padding: Padding,
-    dilation: Pair = (1, 1),
+    dilation: tuple[int, ...] | None = None,
     ceil: bool = False,
 ) -> Window:
-    """The window over the map ``x`` with its padding resolved to numbers.
+    """The window over ``x`` with its padding resolved to numbers; as many axes as ``kernel`` has.
 
-    Raises ShapeError E214 if ``x`` is no map, E222 if the padding word is not defined here.
+    Raises ShapeError E214 if ``x`` has other axes, E222 if the padding word is not defined here.
     """
-    if not x.is_map:
-        raise ShapeError(
-            "E214",
-            "needs a map of height x width x channels, got {x}",
-            help="put the layer before FC, FLATTEN or GAP",
-            x=x,
-        )
+    expect_axes(x, len(kernel))
+    steps = dilation or (1,) * len(kernel)
     sides = (
         tuple(
             axis_padding(padding, *axis)
-            for axis in zip(x.spatial, kernel, stride, dilation, strict=True)
+            for axis in zip(x.spatial, kernel, stride, steps, strict=True)
         )
         if isinstance(padding, str)
         else padding
     )
-    return Window(kernel, stride, sides, dilation, ceil)
+    return Window(kernel, stride, sides, steps, ceil)
 
 
-def output_sizes(x: TensorType, window: Window) -> Pair:
-    """Height and width of the output of ``window`` over ``x``. Raises ShapeError E212."""
-    height, width = (
+def output_sizes(x: TensorType, window: Window) -> tuple[int, ...]:
+    """Spatial sizes of the output of ``window`` over ``x``. Raises ShapeError E212."""
+    return tuple(
         output_size(*axis, ceil=window.ceil)
         for axis in zip(
             x.spatial, window.kernel, window.stride, window.padding, window.dilation, strict=True
         )
     )
-    return (height, width)
+
+
+def as_map(x: TensorType) -> TensorType:
+    """The map of one row that a sequence (C, L) is in memory; a map is itself."""
+    return x if x.is_map else x.with_shape(x.channels, 1, *x.spatial)
+
+
+def over_a_map(window: Window) -> Window:
+    """The window over `as_map` of its input: one axis becomes two, the first of a single row."""
+    if len(window.kernel) == 2:
+        return window
+    return replace(
+        window,
+        kernel=(1, *window.kernel),
+        stride=(1, *window.stride),
+        padding=((0, 0), *window.padding),
+        dilation=(1, *window.dilation),
+    )

@@ -25,7 +25,7 @@ class Add(Layer):
 
     def shape(self, *inputs: TensorType) -> TensorType:
         if len({x.shape for x in inputs}) > 1:
-            raise disagreement("ADD branches disagree", inputs, _projection(inputs))
+            raise disagreement("ADD branches disagree", inputs, projection(inputs))
         return inputs[0]
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
@@ -58,12 +58,14 @@ def disagreement(message: str, inputs: tuple[TensorType, ...], help: str) -> Sha
     return ShapeError("E210", f"{message}: {', '.join(most)} and {last}", help=help, **shapes)
 
 
-def _projection(inputs: tuple[TensorType, ...]) -> str:
+def projection(inputs: tuple[TensorType, ...]) -> str:
     """What would bring the first branch that differs to the shape of the smallest map."""
     target = min(inputs, key=lambda x: (x.pixels, len(x.shape)))
     other = next(x for x in inputs if x.shape != target.shape)
     if target.is_vector:
         return f"end the other branch in FC({target.channels})"
+    if len(target.shape) != len(other.shape):
+        return "a map and a sequence have no shape in common: end both in vectors"
     steps = {
         a // b if a % b == 0 else 0 for a, b in zip(other.spatial, target.spatial, strict=True)
     }

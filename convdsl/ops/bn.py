@@ -35,6 +35,7 @@ class BatchNorm(Layer):
     )
 
     has_epilogue = True
+    cancels_bias = True
     aliases = ("BATCHNORM", "BATCH_NORM", "BATCHNORM2D")
     extras = ("mean", "rstd", "running_mean", "running_var")
     updates: ClassVar[Mapping[int, int]] = {2: 3, 3: 4}
@@ -213,9 +214,9 @@ class BatchNormGradient(Op):
                 "partial_ptr": partial,
                 "dw_ptr": dw,
                 "db_ptr": db,
-                "K": channels,
-                "C": 1,
-                "TAPS": 1,
+                "filters": Size(f"{channels}"),
+                "channels": Size("1"),
+                "taps": Size("1"),
                 "SPLIT": sums.split,
                 "BLOCK": REDUCE_BLOCK,
             },
@@ -248,7 +249,12 @@ class _Sums:
     @property
     def constants(self) -> dict[str, Argument]:
         rows, columns = self.block
-        return {"C": self.channels, "SPLIT": self.split, "ROWS": rows, "COLS": columns}
+        return {
+            "channels": Size(f"{self.channels}"),
+            "SPLIT": self.split,
+            "ROWS": rows,
+            "COLS": columns,
+        }
 
     def partial(self, of: Value) -> Value:
         kind = TensorType((self.split, 2, self.channels), DType.FLOAT32, batched=False)
@@ -268,8 +274,8 @@ def _elementwise(
     arguments: dict[str, Argument] = {
         **tensors,
         "rows": Size(count),
+        "channels": Size(f"{x.channels}"),
         **more,
-        "C": x.channels,
         "ROWS": rows,
         "COLS": columns,
     }

@@ -6,13 +6,14 @@ from convdsl.ir.arguments import field, flag, whole
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size, Tail
-from convdsl.ir.op import ZEROS, Layer, Op, ParameterSpec, ShapeError, Window, glorot_uniform, op
+from convdsl.ir.op import Op, ParameterSpec, ShapeError, Window, op
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops._tiles import TYPICAL_BATCH, depth_block, product_tile
+from convdsl.ops._weights import Weighted
 
 
 @op("FC")
-class Fc(Layer):
+class Fc(Weighted):
     """Every output sees every input: y = W x + b. On a map it flattens first, in C,H,W order."""
 
     units: int = field(letter="K", convert=whole(1), doc="number of outputs (neurons)")
@@ -35,10 +36,9 @@ class Fc(Layer):
 
     def parameters(self, *inputs: TensorType) -> dict[str, ParameterSpec]:
         features = inputs[0].elements
-        start = glorot_uniform(features, self.units)
-        specs = {"weight": ParameterSpec((self.units, features), start)}
+        specs = {"weight": self.weight_spec((self.units, features), features, self.units)}
         if self.bias:
-            specs["bias"] = ParameterSpec((self.units,), ZEROS)
+            specs["bias"] = self.bias_spec((self.units,), features)
         return specs
 
     def macs(self, *inputs: TensorType) -> int:

@@ -11,9 +11,9 @@ from convdsl.ir.types import TensorType
 
 @op("FLATTEN")
 class Flatten(Layer):
-    """A map as one vector of C*H*W numbers, in torch's order C, H, W."""
+    """A map as one vector of C*H*W numbers, in torch's order C, H, W; a sequence likewise."""
 
-    examples = (("3@4x5", "FLATTEN"), ("6", "FLATTEN"))
+    examples = (("3@4x5", "FLATTEN"), ("3@7", "FLATTEN"), ("6", "FLATTEN"))
 
     def is_view(self, x: TensorType) -> bool:
         return _same_order(x)

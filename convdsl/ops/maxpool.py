@@ -1,37 +1,32 @@
 """POOL: maximum over a sliding window, with the winner's place kept for the gradient."""
 
 from dataclasses import dataclass
+from math import prod
 
-from convdsl.ir.arguments import Pair, choice, field, optional, padding, pair
+from convdsl.ir.arguments import Pair, field, one_or, padding
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Schedule, Tail
-from convdsl.ir.op import Layer, Op, Window, op
+from convdsl.ir.op import Op, op
 from convdsl.ir.types import DType, TensorType
-from convdsl.ops._pooling import pooled, pooling_launch, pooling_window, torch_padding
-from convdsl.ops._window import Padding
+from convdsl.ops._pooling import Pooling, pooling_launch
+from convdsl.ops._window import Padding, as_map, over_a_map
 
 
 @op("POOL")
-class MaxPool(Layer):
-    """Maximum over windows of extent F: W2 = (W1 - F + 2P)/S + 1 (CS231n, lecture 5)."""
+class MaxPool(Pooling):
+    """Maximum over windows of extent F: W2 = (W1 - F + 2P)/S + 1 (CS231n, lecture 5).
 
-    kernel: Pair = field((2, 2), convert=pair(1), letter="F", doc="extent of the window")
-    stride: Pair | None = field(
-        None, convert=optional(pair(1)), letter="S", doc="step of the window; the window itself"
-    )
-    pad: Padding = field(
-        ((0, 0), (0, 0)),
-        convert=padding("same", "half", "valid"),
+    The first of equal values wins, and a NaN always does, as in torch.
+    """
+
+    pad: int | Padding = field(
+        0,
+        convert=one_or(padding("same", "half", "valid")),
         letter="P",
         doc="places around the map that never win, at most F/2",
     )
-    round: str = field(
-        "floor",
-        convert=choice("floor", "ceil"),
-        doc="what a size that is not whole becomes; ceil lets the last window hang over the edge",
-    )
-    has_epilogue = True
+    aliases = ("MAXPOOL", "MAXPOOL1D", "MAXPOOL2D", "MAXPOOLING2D", "MAX_POOL")
     examples = (
         ("6@6x8", "POOL"),
         ("3@7x9", "POOL(3, S=2)"),
@@ -41,44 +36,43 @@ class MaxPool(Layer):
         ("2@5x5", "POOL(3, S=1, P=half)"),
         ("5@4x6", "POOL((1, 2))"),
         ("1@13x14", "POOL(12, S=1)"),
+        ("3@11", "POOL(3, S=2, P=1, round=ceil)"),
+        ("4@8", "POOL(3, S=2, P=same)"),
     )
-
-    @property
-    def step(self) -> Pair:
-        """The stride in force."""
-        return self.kernel if self.stride is None else self.stride
-
-    def window(self, *inputs: TensorType) -> Window:
-        return pooling_window(inputs[0], self.kernel, self.step, self.pad, self.round)
-
-    def shape(self, *inputs: TensorType) -> TensorType:
-        return pooled(inputs[0], self.window(*inputs))
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         """(the pooled map, the winner's place i*F + j in its window)."""
         y = self.shape(*operands)
-        index = DType.INT8 if self.kernel[0] * self.kernel[1] <= 128 else DType.INT32
-        return y, TensorType(y.shape, index, y.batched)
+        return y, TensorType(y.shape, self._index(len(y.spatial)), y.batched)
+
+    def _index(self, axes: int) -> DType:
+        kernel, _ = self.sizes(axes)
+        return DType.INT8 if prod(kernel) <= 128 else DType.INT32
 
     @property
     def pool_window(self) -> Pair | None:
-        unpadded = self.pad in ("valid", ((0, 0), (0, 0)))
-        apart = self.step == self.kernel and self.round == "floor"
-        return self.kernel if unpadded and apart and self.kernel in _IN_A_TILE else None
+        if self.axes != 2 or self.round != "floor" or self.pad not in ("valid", 0, _NO_PADDING):
+            return None
+        kernel, stride = self.sizes(2)
+        return next((k for k in _IN_A_TILE if k == kernel == stride), None)
 
     def reference(self, *operands: str) -> tuple[str, ...]:
-        around = torch_padding(self.kernel, self.step, self.pad)
-        x = around.before.format(x=operands[0], value='float("-inf")')
-        ceil = self.round == "ceil" and self.pad != "same"
-        call = f"F.max_pool2d({x}, {self.kernel}, {self.step}, {around.start}, ceil_mode={ceil}"
-        dtype = "int8" if self.kernel[0] * self.kernel[1] <= 128 else "int32"
+        torch = self.torch
+        x = torch.padded(operands[0], 'float("-inf")')
+        call = f"F.max_pool{self.axes}d({x}, {torch.arguments()}, ceil_mode={torch.ceil}"
         # torch numbers the winners by their place in the map, rows of ``width``
+        rows = ""
+        if self.axes == 2:
+            rows = (
+                f"(place // width + {torch.start[0]}"
+                f" - {torch.stride[0]} * torch.arange(place.shape[2], device=place.device)"
+                f"[:, None]) * {torch.kernel[1]} + "
+            )
         index = (
-            f"(lambda place, width: ((place // width + {around.start[0]}"
-            f" - {self.step[0]} * torch.arange(place.shape[2], device=place.device)[:, None])"
-            f" * {self.kernel[1]} + place % width + {around.start[1]}"
-            f" - {self.step[1]} * torch.arange(place.shape[3], device=place.device))"
-            f".to(torch.{dtype}))({call}, return_indices=True)[1], {x}.shape[3])"
+            f"(lambda place, width: ({rows}place % width + {torch.start[-1]}"
+            f" - {torch.stride[-1]} * torch.arange(place.shape[-1], device=place.device))"
+            f".to(torch.{self._index(self.axes).value}))"
+            f"({call}, return_indices=True)[1], {x}.shape[-1])"
         )
         return f"{call})", index
 
@@ -93,6 +87,7 @@ class MaxPool(Layer):
         return {x: dx}
 
 
+_NO_PADDING = ((0, 0), (0, 0))
 #: windows a matmul kernel can pool its tile over
 _IN_A_TILE = ((1, 2), (2, 1), (2, 2))
 
@@ -113,20 +108,22 @@ class MaxPoolGrad(Op):
         return (self.x,)
 
     def reference(self, *operands: str) -> tuple[str, ...]:
-        dy, index = operands
-        (top, _), (left, _) = self.of.window(self.x).padding
-        kernel, step = self.of.kernel, self.of.step
-        small = self.of.shape(self.x)
+        x, small = as_map(self.x), as_map(self.of.shape(self.x))
+        window = over_a_map(self.of.window(self.x))
+        (top, _), (left, _) = window.padding
+        kernel, step = window.kernel, window.stride
+        to_map, back = ("", "") if self.x.is_map else (".unsqueeze(2)", ".squeeze(2)")
+        dy, index = (f"{name}{to_map}" for name in operands)
         # the part of the padded map that the windows cover
         height = (small.height - 1) * step[0] + kernel[0]
         width = (small.width - 1) * step[1] + kernel[1]
-        won = f"F.one_hot({index}.long(), {kernel[0] * kernel[1]}).bool()"
+        won = f"F.one_hot({index}.long(), {prod(kernel)}).bool()"
         spread = (
             f"torch.where({won}, {dy}.unsqueeze(-1), 0).movedim(-1, 2).flatten(3).flatten(1, 2)"
         )
         folded = f"F.fold({spread}, ({height}, {width}), {kernel}, stride={step})"
-        right, bottom = self.x.width + left - width, self.x.height + top - height
-        return (f"F.pad({folded}, ({-left}, {right}, {-top}, {bottom}))",)
+        right, bottom = x.width + left - width, x.height + top - height
+        return (f"F.pad({folded}, ({-left}, {right}, {-top}, {bottom})){back}",)
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         dy, index = node.inputs

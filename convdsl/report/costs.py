@@ -2,16 +2,20 @@
 
 Everything is asked of the op contract, so a new layer needs nothing here. The receptive field
 follows the recursion of Dumoulin and Visin (2016): with r = 1 and j = 1 at the input, a window of
-extent F, dilation D and stride S gives r' = r + (D(F - 1)) j and j' = S j on each axis; where
-branches meet the larger one counts. Borders are not cut off, so it may exceed the input.
+extent F, dilation D and stride S gives r' = r + (D(F - 1)) j and j' = S j on each axis; a
+transposed one r' = r + floor(D(F - 1) / S) j and j' = j/S. Where branches meet the larger one
+counts. Borders are not cut off, so it may exceed the input, as it may where j is no whole number.
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
 
 from convdsl.ir.graph import Graph, Node, Origin, Role, Value
 from convdsl.ir.group import Group
 from convdsl.ir.op import Layer, Window
 from convdsl.ir.types import TensorType
+from convdsl.passes.drop_training_outputs import nodes_at_inference
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +26,7 @@ class Field:
     """
 
     size: tuple[int, ...] | None
-    jump: tuple[int, ...] = ()
+    jump: tuple[Fraction, ...] = ()
 
 
 ALL = Field(None)
@@ -37,6 +41,7 @@ class Row:
     seen: receptive field of the inputs (merged), field: of the output.
     stored: elements of the output in memory, 0 for a view of the input.
     kernel: number and title of the fused kernel, None where no kernel is needed.
+    training_only: only outputs that inference does not have need it.
     """
 
     number: int
@@ -52,6 +57,7 @@ class Row:
     field: Field
     stored: int
     kernel: tuple[int, str] | None
+    training_only: bool = False
 
     @property
     def label(self) -> str:
@@ -75,13 +81,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """All rows of a graph with its totals. Shared parameters count once, MACs at every use."""
+    """All rows of a graph with its totals. Shared parameters count once, MACs at every use.
+
+    parameters_at_inference: those of layers that inference needs.
+    """
 
     graph: Graph
     rows: tuple[Row, ...]
     weights: int
     biases: int
     kernels: int
+    parameters_at_inference: int
 
     @property
     def parameters(self) -> int:
@@ -89,7 +99,17 @@ class Costs:
 
     @property
     def macs(self) -> int:
+        """Of a forward pass in training, which works out every output."""
         return sum(row.macs for row in self.rows)
+
+    @property
+    def macs_at_inference(self) -> int:
+        return sum(row.macs for row in self.rows if not row.training_only)
+
+    @property
+    def training_outputs(self) -> tuple[str, ...]:
+        """Names of the outputs that inference does not have."""
+        return tuple(output.name for output in self.graph.results_shown if output.training_only)
 
     @property
     def stored(self) -> int:
@@ -100,6 +120,7 @@ class Costs:
 def measure(graph: Graph, fused: Graph | None = None) -> Costs:
     """The costs of a graph as lowered; ``fused`` tells which kernel each layer becomes."""
     kernels = _kernels(fused) if fused else {}
+    inference = set(nodes_at_inference(graph))
     fields = {value: _start(value.type) for value in graph.inputs}
     owner: dict[Value, int] = {}
     rows: list[Row] = []
@@ -128,12 +149,15 @@ def measure(graph: Graph, fused: Graph | None = None) -> Costs:
             field=fields[node.output],
             stored=_stored(node, layer),
             kernel=kernels.get(node.output.name),
+            training_only=node not in inference,
         )
         owner.update({value: owner.get(value, number) for value in node.parameters})
         if shared is None:
             weights, biases = weights + row.weights, biases + row.biases
         rows.append(row)
-    return Costs(graph, tuple(rows), weights, biases, len(set(kernels.values())))
+    used = {value for node in inference for value in node.parameters}
+    kept = sum(p.value.type.elements for p in graph.learned if p.value in used)
+    return Costs(graph, tuple(rows), weights, biases, len(set(kernels.values())), kept)
 
 
 def _counts(layer: Layer, types: tuple[TensorType, ...], node: Node) -> tuple[tuple[str, int], ...]:
@@ -153,7 +177,7 @@ def _stored(node: Node, layer: Layer) -> int:
 
 def _start(kind: TensorType) -> Field:
     axes = len(kind.spatial)
-    return Field((1,) * axes, (1,) * axes)
+    return Field((1,) * axes, (Fraction(1),) * axes)
 
 
 def _merge(fields: list[Field]) -> Field:
@@ -173,13 +197,14 @@ def _advance(seen: Field, window: Window | None) -> Field:
         return seen
     if window.everything:
         return ALL
-    grown = tuple(
-        size + dilation * (extent - 1) * jump
-        for size, jump, extent, dilation in zip(
-            seen.size, seen.jump, window.kernel, window.dilation, strict=True
-        )
-    )
-    return Field(grown, tuple(j * s for j, s in zip(seen.jump, window.stride, strict=True)))
+    sizes, jumps = [], []
+    for size, jump, extent, dilation, stride in zip(
+        seen.size, seen.jump, window.kernel, window.dilation, window.stride, strict=True
+    ):
+        reach = dilation * (extent - 1)
+        sizes.append(ceil(size + (reach // stride if window.transposed else reach) * jump))
+        jumps.append(jump / stride if window.transposed else jump * stride)
+    return Field(tuple(sizes), tuple(jumps))
 
 
 def _kernels(fused: Graph) -> dict[str, tuple[int, str]]:

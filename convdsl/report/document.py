@@ -50,6 +50,11 @@ def report(
                 "parameter_bytes": 4 * costs.parameters,
                 "macs": costs.macs,
                 "flops": 2 * costs.macs,
+                "inference": {
+                    "parameters": costs.parameters_at_inference,
+                    "macs": costs.macs_at_inference,
+                    "flops": 2 * costs.macs_at_inference,
+                },
                 "activation_bytes": size * costs.stored,
                 "kernels": costs.kernels,
             },
@@ -65,8 +70,10 @@ def _outputs(graph: Graph) -> list[dict[str, Any]]:
             "name": out.name,
             "shape": list(out.value.type.shape),
             "head": out.head.name if out.head else None,
+            "weight": out.head.weight if out.head else None,
+            "training_only": out.training_only,
         }
-        for out in graph.outputs
+        for out in graph.results_shown
     ]
 
 
@@ -85,6 +92,7 @@ def _layer(row: Row, size: int) -> dict[str, Any]:
         "parameters": dict(row.parameters),
         "shared_with": row.shared,
         "macs": row.macs,
+        "training_only": row.training_only,
         "receptive_field": _field(row.field),
         "activation_bytes": row.stored * size,
         "kernel": {"number": row.kernel[0], "layers": row.kernel[1]} if row.kernel else None,

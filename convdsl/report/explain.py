@@ -93,6 +93,13 @@ def _size(name: str, window: Window, axis: int, given: int, got: int) -> str:
     extent, stride = window.kernel[axis], window.stride[axis]
     (start, end), dilation = window.padding[axis], window.dilation[axis]
     span = dilation * (extent - 1) + 1
+    if window.transposed:
+        more = got - ((given - 1) * stride - start - end + span)
+        return (
+            f"{name}2 = ({name}1 - 1)*S - 2P + {'F' if dilation == 1 else 'D(F-1)+1'}"
+            f"{' + output_padding' if more else ''} = "
+            f"({given} - 1)*{stride} - {start + end} + {span}{f' + {more}' if more else ''} = {got}"
+        )
     pad_formula, pad = ("2P", str(2 * start)) if start == end else ("P", f"({start}+{end})")
     extent_formula, extent_text = "F", str(extent)
     if dilation != 1:
@@ -134,12 +141,19 @@ def _receptive(row: Row) -> list[str]:
         size = "x".join(map(str, field.size))
         return [f"receptive field: {size} input pixels, as before"] if size else []
     names = _AXES.get(len(field.size), tuple(str(i) for i in range(len(field.size))))
-    lines = [
-        f"receptive field r2 = r1 + D*(F - 1)*j1 = {seen.size[i]} + "
-        f"{window.dilation[i]}*({window.kernel[i]} - 1)*{seen.jump[i]} = {field.size[i]}, "
-        f"jump j2 = j1*S = {seen.jump[i]}*{window.stride[i]} = {field.jump[i]}"
-        for i in range(len(field.size))
-    ]
+    formula = (
+        ("floor(D*(F - 1)/S)", "j1/S", "/") if window.transposed else ("D*(F - 1)", "j1*S", "*")
+    )
+    lines = []
+    for i in range(len(field.size)):
+        reach = f"{window.dilation[i]}*({window.kernel[i]} - 1)"
+        if window.transposed:
+            reach = f"floor({reach}/{window.stride[i]})"
+        lines.append(
+            f"receptive field r2 = r1 + {formula[0]}*j1 = {seen.size[i]} + "
+            f"{reach}*{seen.jump[i]} = {field.size[i]}, jump j2 = {formula[1]} = "
+            f"{seen.jump[i]}{formula[2]}{window.stride[i]} = {field.jump[i]}"
+        )
     if len(set(lines)) == 1:
         return lines[:1]
     return [f"{line} ({name})" for name, line in zip(names, lines, strict=True)]

@@ -81,8 +81,13 @@ def headline(costs: Costs, file: str) -> str:
     show = graph.notation.show
     starts = [(value.name, show(value.type)) for value in graph.inputs]
     ends = [
-        (out.name, show(out.value.type) + (f", {out.head.name}" if out.head else ""))
-        for out in graph.outputs
+        (
+            out.name,
+            show(out.value.type)
+            + (f", {out.head.name}" if out.head else "")
+            + (" (only in training)" if out.training_only else ""),
+        )
+        for out in graph.results_shown
     ]
     where = f" ({file})" if file else ""
     return f"{graph.name or 'net'}{where}: {_listed(starts)} -> {_listed(ends)}"
@@ -146,14 +151,21 @@ def _output(row: Row, notation: Notation) -> str:
 
 def _totals(costs: Costs, style: Style, dtype: str, plan: MemoryPlan | None) -> str:
     size = COMPUTE_BYTES[dtype]
-    macs = costs.macs
+    macs = costs.macs_at_inference
+    left_out = ", ".join(costs.training_outputs)
     entries = [
         (
             "parameters",
             f"{costs.parameters:,} = {costs.weights:,} weights + {costs.biases:,} biases, "
-            f"{bytes_of(4 * costs.parameters)} in fp32",
+            f"{bytes_of(4 * costs.parameters)} in fp32"
+            + (f"\n{costs.parameters_at_inference:,} at inference" if left_out else ""),
         ),
-        ("MACs", f"{macs:,}{_short(macs)} = {2 * macs:,} FLOPs{_short(2 * macs)} per sample"),
+        (
+            "MACs",
+            f"{macs:,}{_short(macs)} = {2 * macs:,} FLOPs{_short(2 * macs)} per sample"
+            + (f" at inference, without {left_out}" if left_out else "")
+            + (f"\n{costs.macs:,}{_short(costs.macs)} in training" if left_out else ""),
+        ),
         (
             "activations",
             f"{bytes_of(size * costs.stored)} per sample in {dtype}, every layer's output"

@@ -1,6 +1,6 @@
 """The part every generated network has in common; code generation copies it into each file.
 
-Imports torch only, so that a copy stands alone.
+Imports torch only, and what is copied along, so that a copy stands alone.
 """
 
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from convdsl.runtime.labels import LabelSpec, assign_labels, check_labels
 
 ParameterTable = dict[str, tuple[tuple[int, ...], str, tuple[float, ...]]]
 
@@ -34,44 +36,28 @@ def started(shape: tuple[int, ...], initializer: str, arguments: tuple[float, ..
 
 
 def check_input(x: Tensor, name: str, shape: Sequence[int], layout: str) -> Tensor:
-    """``x`` as (N, C, H, W) if it suits a declared shape (C, H, W); ValueError otherwise."""
+    """``x`` as (N, C, H, W) if it suits a declared shape (C, H, W); ValueError otherwise.
+
+    Sequences are (N, C, L); with ``layout`` NHWC what is given has its channels last.
+    """
     if not isinstance(x, Tensor):
         raise ValueError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
-    expected = list(shape)
-    if layout == "NHWC" and len(shape) == 3:
-        expected = [shape[1], shape[2], shape[0]]
+    last = layout == "NHWC" and len(shape) > 1
+    expected = [*shape[1:], shape[0]] if last else list(shape)
     if x.dim() != len(shape) + 1 or list(x.shape[1:]) != expected:
         wanted = ", ".join(str(size) for size in expected)
         advice = ""
         if list(x.shape) == expected:
             advice = "; one sample still needs a batch axis: x.unsqueeze(0)"
-        elif x.dim() == 4 and len(shape) == 3 and sorted(x.shape[1:]) == sorted(expected):
-            advice = f"; the network reads {layout}, see the layout= argument"
+        elif x.dim() == len(shape) + 1 and sorted(x.shape[1:]) == sorted(expected):
+            order = layout if len(shape) == 3 else layout.replace("HW", "L")
+            advice = f"; the network reads {order}, see the layout= argument"
         raise ValueError(f"{name} must have shape (N, {wanted}), got {tuple(x.shape)}{advice}")
     if not x.is_floating_point():
         raise ValueError(
             f"{name} must be floating point, got {x.dtype}; for images: x.float() / 255"
         )
-    return x.permute(0, 3, 1, 2) if layout == "NHWC" and len(shape) == 3 else x
-
-
-def check_labels(y: Tensor, x: Tensor, shape: Sequence[int], classes: int) -> None:
-    """ValueError unless ``y`` has int64 labels in [0, classes), ``shape`` for each of ``x``."""
-    if not isinstance(y, Tensor) or y.dtype != torch.int64:
-        got = y.dtype if isinstance(y, Tensor) else type(y).__name__
-        raise ValueError(f"labels must be class numbers of dtype torch.int64, got {got}")
-    wanted = (len(x), *shape)
-    if tuple(y.shape) != wanted:
-        raise ValueError(f"labels must have shape {wanted}, got {tuple(y.shape)}")
-    if y.device != x.device:
-        raise ValueError(f"labels are on {y.device}, the input is on {x.device}")
-    if y.numel():
-        low, high = (int(v) for v in torch.aminmax(y))
-        if low < 0 or high >= classes:
-            worst = low if low < 0 else high
-            raise ValueError(
-                f"label {worst} is outside 0..{classes - 1}: the network has {classes} classes"
-            )
+    return x.movedim(-1, 1) if last else x
 
 
 class Network(nn.Module):
@@ -86,11 +72,22 @@ class Network(nn.Module):
     #: buffers: running statistics, and fixed numbers that are not saved
     STATE: ClassVar[ParameterTable] = {}
     CONSTANTS: ClassVar[ParameterTable] = {}
+    #: by path: factors of sum |w| and sum w^2 in the loss
+    PENALTIES: ClassVar[dict[str, tuple[float, float]]] = {}
+    #: by name: outputs nobody sees, and the factors of their sum |y| and sum y^2 in the loss
+    HIDDEN: ClassVar[dict[str, tuple[float, float]]] = {}
+    #: by path: the greatest norm over all axes but those given
+    BOUNDS: ClassVar[dict[str, tuple[float, tuple[int, ...]]]] = {}
     INPUTS: ClassVar[dict[str, tuple[int, ...]]]
     #: samples a batch must have in training, and the layer that needs them
     SMALLEST_BATCH: ClassVar[tuple[int, str]] = (1, "")
-    #: for every output with a head: shape of one sample's labels, number of classes
-    LABELS: ClassVar[tuple[tuple[tuple[int, ...], int], ...]] = ()
+    #: name -> shape of one sample; the names of those that only training has
+    OUTPUTS: ClassVar[dict[str, tuple[int, ...]]]
+    TRAINING_ONLY: ClassVar[frozenset[str]] = frozenset()
+    #: named tuple of the outputs, if there are several
+    RESULT: ClassVar[Any] = None
+    #: for every output with a head what its labels are
+    LABELS: ClassVar[dict[str, LabelSpec]] = {}
 
     def __init__(
         self,
@@ -98,7 +95,10 @@ class Network(nn.Module):
         device: torch.device | str | None = None,
         layout: str = "NCHW",
     ) -> None:
-        """layout: ``NCHW`` or ``NHWC``, the axis order of input and output maps."""
+        """layout: ``NCHW`` or ``NHWC``, the axis order of input and output maps.
+
+        Sequences follow it: ``NHWC`` has them as (N, L, C).
+        """
         super().__init__()
         if layout not in ("NCHW", "NHWC"):
             raise ValueError(f"layout must be NCHW or NHWC, got {layout!r}")
@@ -137,36 +137,72 @@ class Network(nn.Module):
         """Raw outputs, (N, C, H, W) or (N, C), of checked inputs in the computing dtype."""
         raise NotImplementedError
 
-    def losses(self, outputs: tuple[Tensor, ...], y: Tensor) -> Tensor:
-        """The loss of raw outputs against labels: the sum over the outputs' heads."""
+    def losses(self, outputs: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:
+        """The loss of raw outputs against labels: the sum over the heads, by their weights."""
         raise NotImplementedError
 
-    def predictions(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def predictions(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """What each output's head predicts."""
         return outputs
 
-    def forward(self, *tensors: Tensor) -> Any:
-        """Logits of the inputs, or the mean loss when labels follow them. Raises ValueError."""
+    def working(self) -> list[str]:
+        """Names of the outputs in this mode, in the order of `OUTPUTS`."""
+        return [name for name in self.OUTPUTS if self.training or name not in self.TRAINING_ONLY]
+
+    def forward(self, *tensors: Any) -> Any:
+        """Raw outputs of the inputs, or the mean loss when labels follow them. Raises ValueError.
+
+        Several outputs come as a named tuple, in which those that only training has are None in
+        evaluation; an output that is alone comes as it is. Labels: see `assign_labels`.
+        """
+        self.constrain()
         count = len(self.INPUTS)
         if len(tensors) not in (count, count + 1):
             wanted = ", ".join(self.INPUTS)
             raise TypeError(f"call the network with ({wanted}) or ({wanted}, labels)")
         inputs = self._checked(tensors[:count])
         if len(tensors) == count:
-            return self._result(self.outputs(*inputs))
-        if not self.LABELS:
-            raise ValueError("the network has no head, so it has no loss to work out from labels")
-        for shape, classes in self.LABELS:
-            check_labels(tensors[count], inputs[0], shape, classes)
-        return self.losses(self.outputs(*inputs), tensors[count])
+            return self._result(self._outputs(inputs))
+        labels = self._labels(tensors[count], inputs[0])
+        outputs = self._outputs(inputs)
+        loss = self.losses(outputs, labels) + self.penalty()
+        for name, (l1, l2) in self.HIDDEN.items() if self.training else ():
+            y = outputs[name].float()
+            loss = loss + (l1 * y.abs().sum() + l2 * y.square().sum()) / len(y)
+        return loss
+
+    def penalty(self) -> Tensor | float:
+        """What the weights' regularisers add to the loss: sums of l1 * |w| + l2 * w^2."""
+        total: Tensor | float = 0.0
+        for path, (l1, l2) in self.PENALTIES.items():
+            weight = self.get_parameter(path).float()
+            if l1:
+                total = total + l1 * weight.abs().sum()
+            if l2:
+                total = total + l2 * weight.square().sum()
+        return total
+
+    def constrain(self) -> None:
+        """Shrink weights whose norm the last step took over its bound; every call does it first.
+
+        Weights within their bounds keep every bit.
+        """
+        for path, (most, axes) in self.BOUNDS.items():
+            weight = self.get_parameter(path).data
+            others = [axis for axis in range(weight.dim()) if axis not in axes]
+            norm = torch.linalg.vector_norm(weight.float(), dim=others, keepdim=True)
+            # projecting once leaves a norm that rounding may put just above
+            scale = torch.where(norm > most * (1 + 1e-6), most / norm, 1.0)
+            weight.mul_(scale.to(weight.dtype))
 
     @torch.no_grad()
     def predict(self, *inputs: Tensor) -> Any:
         """Predictions in evaluation mode: for a SOFTMAX head, probabilities."""
+        self.constrain()
         training = self.training
         self.eval()
         try:
-            return self._result(self.predictions(self.outputs(*self._checked(inputs))))
+            return self._result(self.predictions(self._outputs(self._checked(inputs))))
         finally:
             self.train(training)
 
@@ -190,7 +226,29 @@ class Network(nn.Module):
         dtype = self.compute_dtype(checked[0])
         return [x.to(dtype) for x in checked]
 
-    def _result(self, outputs: tuple[Tensor, ...]) -> Any:
+    def _outputs(self, inputs: list[Tensor]) -> dict[str, Tensor]:
+        names = [*self.working(), *(self.HIDDEN if self.training else ())]
+        return dict(zip(names, self.outputs(*inputs), strict=True))
+
+    def _labels(self, y: Any, x: Tensor) -> dict[str, Tensor]:
+        if not self.LABELS:
+            raise ValueError("the network has no head, so it has no loss to work out from labels")
+        heads = [name for name in self.working() if name in self.LABELS]
+        if not heads:
+            raise ValueError("every head is for training only: call .train() before asking a loss")
+        given = assign_labels(y, self.LABELS, heads)
+        several = len(self.LABELS) > 1
+        return {
+            name: check_labels(
+                labels, f" of {name}" if several else "", self.LABELS[name], x, self.layout
+            )
+            for name, labels in given.items()
+        }
+
+    def _result(self, outputs: dict[str, Tensor]) -> Any:
+        outputs = {k: o for k, o in outputs.items() if k not in self.HIDDEN}
         if self.layout == "NHWC":
-            outputs = tuple(o.permute(0, 2, 3, 1) if o.dim() == 4 else o for o in outputs)
-        return outputs[0] if len(outputs) == 1 else outputs
+            outputs = {k: o.movedim(1, -1) if o.dim() > 2 else o for k, o in outputs.items()}
+        if len(outputs) == 1:
+            return next(iter(outputs.values()))
+        return self.RESULT(*(outputs.get(name) for name in self.OUTPUTS))

@@ -1,0 +1,114 @@
+"""Time and memory of `convdsl compile`: ``python -m benchmarks.compiler [FILE ...]``.
+
+Each measurement is a process of its own, as a user starts one, with the table thrown away and
+Python's bytecode cached by a run before: wall time and processor time (the least of several runs)
+and the largest memory it held. Without files:
+the networks of `networks/` and generated ones of 1,000 and 10,000 layers, whose ratio tells whether
+the compiler's work grows with the size of the program alone. Needs POSIX (``wait4``).
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+NETWORKS = Path(__file__).parent.parent / "networks"
+RUNS = 3
+#: layers of `deep` in one repetition of its block
+UNIT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """wall, processor: seconds. memory: bytes resident at most."""
+
+    wall: float
+    processor: float
+    memory: int
+
+
+def deep(layers: int) -> str:
+    """A residual network of ``layers`` layers, a multiple of `UNIT`."""
+    unit = "ADD{ CONV(8, bias=false) - BN | ID } - RELU"
+    return f"input 8@16x16\nblock unit = {unit}\nnet Deep = unit*{layers // UNIT}\n"
+
+
+def measure(path: Path, runs: int = RUNS) -> Cost:
+    """The least cost of compiling ``path`` in ``runs`` processes. RuntimeError if one fails."""
+    _once(path)  # warms the caches
+    costs = [_once(path) for _ in range(runs)]
+    return Cost(
+        min(cost.wall for cost in costs),
+        min(cost.processor for cost in costs),
+        min(cost.memory for cost in costs),
+    )
+
+
+def measure_deep(layers: int, runs: int = RUNS) -> Cost:
+    """`measure` of a generated network."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "deep.cnn"
+        path.write_text(deep(layers), encoding="utf-8")
+        return measure(path, runs)
+
+
+def growth(small: Cost, large: Cost, empty: Cost) -> float:
+    """Ratio of the processor times of two programs, that of starting up taken from both."""
+    return (large.processor - empty.processor) / (small.processor - empty.processor)
+
+
+@cache
+def _bytecode() -> "tempfile.TemporaryDirectory[str]":
+    """A folder for bytecode that lives as long as this process, whatever its own settings are."""
+    return tempfile.TemporaryDirectory()
+
+
+def _once(path: Path) -> Cost:
+    command = [sys.executable, "-m", "convdsl", "compile", str(path)]
+    silent = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)]
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": _bytecode().name}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    start = time.perf_counter()
+    process = os.posix_spawn(command[0], command, environment, file_actions=silent)
+    _, status, usage = os.wait4(process, 0)
+    wall = time.perf_counter() - start
+    if status:
+        raise RuntimeError(
+            f"`convdsl compile {path}` ends with {os.waitstatus_to_exitcode(status)}"
+        )
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
+
+
+def _show(name: str, cost: Cost) -> None:
+    print(
+        f"{name:24} {cost.wall:8.2f} s {cost.processor:12.2f} s {cost.memory / 2**20:9.1f} MiB",
+        flush=True,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a row for every program."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compiler", description=__doc__)
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="programs to compile")
+    parser.add_argument("--runs", type=int, default=RUNS, help="processes for each program")
+    given = parser.parse_args(arguments)
+    print(f"{'program':24} {'wall':>10} {'processor':>14} {'memory':>13}")
+    for path in given.files or sorted(NETWORKS.glob("*.cnn")):
+        _show(path.stem, measure(path, given.runs))
+    if given.files:
+        return
+    costs = {layers: measure_deep(layers, given.runs) for layers in (UNIT, 1_000, 10_000)}
+    for layers, cost in costs.items():
+        _show(f"{layers:,} layers", cost)
+    ratio = growth(costs[1_000], costs[10_000], costs[UNIT])
+    print(f"10,000 : 1,000 layers = {ratio:.1f} in processor time, without starting up")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""Depthwise convolution, each channel by itself: forward and the gradients to input and weight.
+
+No product of matrices: lanes run along the channels, so that every load and store is contiguous.
+The nests keep the weight as (R,S,K) in memory; K = MULTIPLIER * C, and filter k sees channel
+k // MULTIPLIER.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit(do_not_specialize=["seed"])
+def depthwise_forward(
+    x_ptr,
+    w_ptr,
+    bias_ptr,
+    y_ptr,
+    aux,
+    seed,
+    rows,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    K: tl.constexpr,
+    P: tl.constexpr,
+    Q: tl.constexpr,
+    R: tl.constexpr,
+    S: tl.constexpr,
+    STRIDE_H: tl.constexpr,
+    STRIDE_W: tl.constexpr,
+    PAD_H: tl.constexpr,
+    PAD_W: tl.constexpr,
+    DILATION_H: tl.constexpr,
+    DILATION_W: tl.constexpr,
+    MULTIPLIER: tl.constexpr,
+    EPILOGUE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """y[n,p,q,k] = EPILOGUE(bias[k] + sum over r,s of w[r,s,k] * x[n, p*STRIDE_H - PAD_H +
+    r*DILATION_H, q*STRIDE_W - PAD_W + s*DILATION_W, k // MULTIPLIER]), x zero outside its map.
+
+    x (N,H,W,K/MULTIPLIER), w (R,S,K), bias (K) or None, y (N,P,Q,K). ``rows`` = N*P*Q < 2**31. A
+    program makes ROWS pixels by COLS channels.
+    """
+    C: tl.constexpr = K // MULTIPLIER
+    TILES: tl.constexpr = (K + COLS - 1) // COLS
+    pid = tl.program_id(0)
+    row = pid // TILES * ROWS + tl.arange(0, ROWS)
+    k = pid % TILES * COLS + tl.arange(0, COLS)
+    row_mask = row < rows
+    k_mask = k < K
+    image = (row // (P * Q)).to(tl.int64)
+    p = row % (P * Q) // Q
+    q = row % Q
+    x_rows = x_ptr + image * (H * W * C)
+
+    acc = tl.zeros((ROWS, COLS), dtype=tl.float32)
+    for r in range(R):
+        h = p * STRIDE_H - PAD_H + r * DILATION_H
+        h_mask = row_mask & (h >= 0) & (h < H)
+        for s in tl.static_range(S):
+            w = q * STRIDE_W - PAD_W + s * DILATION_W
+            pixel_mask = h_mask & (w >= 0) & (w < W)
+            x = tl.load(
+                x_rows[:, None] + ((h * W + w) * C)[:, None] + (k // MULTIPLIER)[None, :],
+                mask=pixel_mask[:, None] & k_mask[None, :],
+                other=0.0,
+            )
+            weight = tl.load(w_ptr + (r * S + s) * K + k, mask=k_mask, other=0.0)
+            acc += x.to(tl.float32) * weight.to(tl.float32)[None, :]
+
+    if bias_ptr is not None:
+        acc += tl.load(bias_ptr + k, mask=k_mask, other=0.0).to(tl.float32)[None, :]
+    offsets = row.to(tl.int64)[:, None] * K + k[None, :]
+    mask = row_mask[:, None] & k_mask[None, :]
+    acc = EPILOGUE(acc, offsets, k[None, :], mask, aux, seed)
+    tl.store(y_ptr + offsets, acc.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=["seed"])
+def depthwise_grad_input(
+    dy_ptr,
+    w_ptr,
+    dx_ptr,
+    aux,
+    seed,
+    rows,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    K: tl.constexpr,
+    P: tl.constexpr,
+    Q: tl.constexpr,
+    R: tl.constexpr,
+    S: tl.constexpr,
+    STRIDE_H: tl.constexpr,
+    STRIDE_W: tl.constexpr,
+    PAD_H: tl.constexpr,
+    PAD_W: tl.constexpr,
+    DILATION_H: tl.constexpr,
+    DILATION_W: tl.constexpr,
+    MULTIPLIER: tl.constexpr,
+    EPILOGUE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """dx[n,h,w,c] = EPILOGUE(sum over the filters k of channel c and the taps r,s that reach h,w
+    of w[r,s,k] * dy[n, (h + PAD_H - r*DILATION_H) / STRIDE_H, (w + PAD_W - s*DILATION_W) /
+    STRIDE_W, k]); a tap reaches h where the division is exact and the result inside dy.
+
+    dy (N,P,Q,K), w (R,S,K), dx (N,H,W,K/MULTIPLIER). ``rows`` = N*H*W < 2**31. Gathered, so that
+    no two programs write the same pixel. A program makes ROWS pixels by COLS channels.
+    """
+    C: tl.constexpr = K // MULTIPLIER
+    TILES: tl.constexpr = (C + COLS - 1) // COLS
+    pid = tl.program_id(0)
+    row = pid // TILES * ROWS + tl.arange(0, ROWS)
+    c = pid % TILES * COLS + tl.arange(0, COLS)
+    row_mask = row < rows
+    c_mask = c < C
+    image = (row // (H * W)).to(tl.int64)
+    h = row % (H * W) // W
+    w = row % W
+    dy_rows = dy_ptr + image * (P * Q * K)
+
+    acc = tl.zeros((ROWS, COLS), dtype=tl.float32)
+    for r in range(R):
+        p_scaled = h + PAD_H - r * DILATION_H
+        p = p_scaled // STRIDE_H
+        p_mask = row_mask & (p_scaled >= 0) & (p < P)
+        if STRIDE_H > 1:
+            p_mask = p_mask & (p_scaled % STRIDE_H == 0)
+        for s in tl.static_range(S):
+            q_scaled = w + PAD_W - s * DILATION_W
+            q = q_scaled // STRIDE_W
+            reached = p_mask & (q_scaled >= 0) & (q < Q)
+            if STRIDE_W > 1:
+                reached = reached & (q_scaled % STRIDE_W == 0)
+            for m in range(MULTIPLIER):
+                k = c * MULTIPLIER + m
+                dy = tl.load(
+                    dy_rows[:, None] + ((p * Q + q) * K)[:, None] + k[None, :],
+                    mask=reached[:, None] & c_mask[None, :],
+                    other=0.0,
+                )
+                weight = tl.load(w_ptr + (r * S + s) * K + k, mask=c_mask, other=0.0)
+                acc += dy.to(tl.float32) * weight.to(tl.float32)[None, :]
+
+    offsets = row.to(tl.int64)[:, None] * C + c[None, :]
+    mask = row_mask[:, None] & c_mask[None, :]
+    acc = EPILOGUE(acc, offsets, c[None, :], mask, aux, seed)
+    tl.store(dx_ptr + offsets, acc.to(dx_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def depthwise_grad_weight(
+    x_ptr,
+    dy_ptr,
+    partial_ptr,
+    rows,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    K: tl.constexpr,
+    P: tl.constexpr,
+    Q: tl.constexpr,
+    R: tl.constexpr,
+    S: tl.constexpr,
+    STRIDE_H: tl.constexpr,
+    STRIDE_W: tl.constexpr,
+    PAD_H: tl.constexpr,
+    PAD_W: tl.constexpr,
+    DILATION_H: tl.constexpr,
+    DILATION_W: tl.constexpr,
+    MULTIPLIER: tl.constexpr,
+    BIAS: tl.constexpr,
+    SPLIT: tl.constexpr,
+    TAPS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """dw[k,r,s] = sum over n,p,q of dy[n,p,q,k] * x[n, p*STRIDE_H - PAD_H + r*DILATION_H,
+    q*STRIDE_W - PAD_W + s*DILATION_W, k // MULTIPLIER], and db[k] = sum of dy[n,p,q,k] if BIAS.
+
+    x (N,H,W,K/MULTIPLIER), dy (N,P,Q,K). The ``rows`` = N*P*Q pixels (< 2**31) are cut into SPLIT
+    stretches, grid axis 1; stretch i writes its share to partial[i], fp32, holding dw as (K,R,S)
+    followed by db (K). An empty stretch writes zeros. A program makes TAPS taps of COLS channels,
+    ROWS pixels at a time, which are summed at the end; the bias is one tap more, whose x is 1.
+    """
+    C: tl.constexpr = K // MULTIPLIER
+    SUMS: tl.constexpr = R * S + (1 if BIAS else 0)
+    TILES: tl.constexpr = (K + COLS - 1) // COLS
+    pid = tl.program_id(0)
+    tap = (pid // TILES * TAPS + tl.arange(0, TAPS))[:, None, None]
+    k = (pid % TILES * COLS + tl.arange(0, COLS))[None, None, :]
+    lanes = tl.arange(0, ROWS)[None, :, None]
+    h_tap = tap // S * DILATION_H - PAD_H
+    w_tap = tap % S * DILATION_W - PAD_W
+    k_mask = k < K
+
+    steps = (rows + ROWS - 1) // ROWS
+    share = (steps + SPLIT - 1) // SPLIT
+    first = tl.program_id(1) * share
+    last = tl.minimum(first + share, steps)
+    acc = tl.zeros((TAPS, ROWS, COLS), dtype=tl.float32)
+    for step in range(first, last):
+        row = step * ROWS + lanes
+        mask = (row < rows) & k_mask
+        dy = tl.load(dy_ptr + row.to(tl.int64) * K + k, mask=mask, other=0.0).to(tl.float32)
+        h = row % (P * Q) // Q * STRIDE_H + h_tap
+        w = row % Q * STRIDE_W + w_tap
+        inside = (tap < R * S) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
+        image = (row // (P * Q)).to(tl.int64) * (H * W * C)
+        x = tl.load(
+            x_ptr + image + ((h * W + w) * C + k // MULTIPLIER), mask=mask & inside, other=0.0
+        ).to(tl.float32)
+        if BIAS:
+            x = tl.where(tap == R * S, 1.0, x)
+        acc += dy * x
+
+    partial = partial_ptr + tl.program_id(1).to(tl.int64) * (K * SUMS)
+    total = tl.sum(acc, axis=1, keep_dims=True)
+    place = tl.where(tap < R * S, k * (R * S) + tap, K * (R * S) + k)
+    tl.store(partial + place, total, mask=(tap < SUMS) & k_mask)

@@ -1,0 +1,148 @@
+"""The three matrix-product loop nests of a convolution as launches: tiles, grids, arguments.
+
+A transposed convolution uses the same three with their roles exchanged, so what is stored need not
+be a gradient. Sequences are maps of height 1.
+"""
+
+from math import gcd
+
+from convdsl.ir.graph import Value
+from convdsl.ir.launch import Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.types import DType, TensorType
+from convdsl.ops._convolution import Geometry
+from convdsl.ops._tiles import (
+    TYPICAL_BATCH,
+    depth_block,
+    product_tile,
+    splits,
+    tap_block,
+    weight_gradient_tile,
+)
+from convdsl.ops._window import as_map, over_a_map
+
+#: elements one program of the ordered sum adds up
+REDUCE_BLOCK = 64
+
+
+def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tail: Tail) -> Launch:
+    """``tail.output`` = x convolved with the weight, plus bias; pooled if the tail asks for it."""
+    pool_h, pool_w = tail.pool or (1, 1)
+    height, width = as_map(geometry.y).spatial
+    pixels = (height // pool_h * pool_h) * (width // pool_w * pool_w)
+    columns, channels = geometry.group_filters, geometry.group_channels
+    block_k = tap_block(channels, geometry.taps)
+    tile = product_tile(TYPICAL_BATCH * pixels, columns, block_k, geometry.groups)
+    tiles = -(-columns // tile.n) * geometry.groups
+    return Launch(
+        Nest("conv_forward", "conv_forward"),
+        {
+            "x_ptr": x,
+            "w_ptr": weight,
+            "bias_ptr": bias,
+            "y_ptr": tail.output,
+            "index_ptr": tail.index,
+            "rows": Size(f"n * {pixels}"),
+            **geometry.constants,
+            "POOL_H": pool_h,
+            "POOL_W": pool_w,
+            "BLOCK_M": tile.m,
+            "BLOCK_N": tile.n,
+            "BLOCK_K": tile.k,
+        },
+        (f"triton.cdiv(n * {pixels}, {tile.m}) * {tiles}",),
+        tile.warps,
+        tile.stages,
+    )
+
+
+def grad_input(
+    geometry: Geometry, dy: Value, weight: Value, bias: Value | None, dx: Value
+) -> Launch:
+    """``dx`` = the full convolution of dy with the filters turned by 180 degrees, plus bias."""
+    window = over_a_map(geometry.window)
+    stride_h, stride_w = window.stride
+    height, width = as_map(geometry.x).spatial
+    pixels = -(-height // stride_h) * -(-width // stride_w)
+    columns = geometry.group_channels
+    programs = geometry.groups * stride_h * stride_w
+    block_k = depth_block(geometry.group_filters)
+    tile = product_tile(TYPICAL_BATCH * pixels, columns, block_k, programs)
+    tiles = -(-columns // tile.n) * geometry.groups
+    return Launch(
+        Nest("conv_grad_input", "conv_grad_input"),
+        {
+            "dy_ptr": dy,
+            "w_ptr": weight,
+            "bias_ptr": bias,
+            "dx_ptr": dx,
+            "rows": Size(f"n * {pixels}"),
+            **geometry.constants,
+            "PERIOD_H": stride_h // gcd(stride_h, window.dilation[0]),
+            "PERIOD_W": stride_w // gcd(stride_w, window.dilation[1]),
+            "BLOCK_M": tile.m,
+            "BLOCK_N": tile.n,
+            "BLOCK_K": tile.k,
+        },
+        (f"triton.cdiv(n * {pixels}, {tile.m}) * {tiles}", str(stride_h * stride_w)),
+        tile.warps,
+        tile.stages,
+    )
+
+
+def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | None) -> Schedule:
+    """dw in torch's layout, and db unless None: shares over stretches of pixels, then their sum."""
+    filters, taps, channels = geometry.weight[0], geometry.taps, geometry.group_channels
+    tile = weight_gradient_tile(geometry.group_filters, taps * channels)
+    tiles = -(-geometry.group_filters // tile.m) * -(-taps * channels // tile.n) * geometry.groups
+    split = splits(tiles, TYPICAL_BATCH * geometry.pixels)
+    size = filters * taps * channels + (filters if db is not None else 0)
+    partial = Value(f"{dw.name}_partial", TensorType((split, size), DType.FLOAT32, False))
+    shares = Launch(
+        Nest("conv_grad_weight", "conv_grad_weight"),
+        {
+            "x_ptr": x,
+            "dy_ptr": dy,
+            "partial_ptr": partial,
+            "rows": Size(f"n * {geometry.pixels}"),
+            **geometry.constants,
+            "BIAS": db is not None,
+            "SPLIT": split,
+            "BLOCK_M": tile.m,
+            "BLOCK_N": tile.n,
+            "BLOCK_K": tile.k,
+        },
+        (str(tiles), str(split)),
+        tile.warps,
+        tile.stages,
+    )
+    total = total_of(partial, dw, db, (filters, channels, taps))
+    return Schedule((shares, total), (partial,))
+
+
+def total_of(
+    partial: Value,
+    dw: Value,
+    db: Value | None,
+    sizes: tuple[int, int, int],
+    block: int = REDUCE_BLOCK,
+) -> Launch:
+    """The launch that adds up ``partial`` (split, filters * taps * channels [+ filters]).
+
+    sizes: (filters, channels, taps), in which order ``dw`` is written.
+    """
+    split, size = partial.type.shape
+    filters, channels, taps = sizes
+    return Launch(
+        Nest("reduce", "sum_partials"),
+        {
+            "partial_ptr": partial,
+            "dw_ptr": dw,
+            "db_ptr": db,
+            "filters": Size(f"{filters}"),
+            "channels": Size(f"{channels}"),
+            "taps": Size(f"{taps}"),
+            "SPLIT": split,
+            "BLOCK": block,
+        },
+        (str(-(-size // block)),),
+    )

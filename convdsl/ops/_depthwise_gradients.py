@@ -1,0 +1,118 @@
+"""The two gradients of a depthwise convolution, and the launches of its three loop nests."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from convdsl.ir.graph import Node, Value
+from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.types import DType, TensorType
+from convdsl.ops._conv_gradients import ConvGradInput, ConvGradWeight
+from convdsl.ops._conv_launches import total_of
+from convdsl.ops._convolution import Geometry
+from convdsl.ops._rows import tile
+from convdsl.ops._tiles import SHORTEST_SPLIT, TYPICAL_BATCH, power_of_two
+
+#: elements a program of the weight's gradient keeps sums of: taps * pixels * channels
+SUMS = 4096
+#: taps side by side: with 64, as 7x7 filters have, registers spill
+MOST_TAPS = 32
+#: channels side by side: a wide load of 16-bit elements for each group of eight threads
+MOST_CHANNELS = 64
+#: programs of the weight's gradient: each does little at a time, so a device takes many
+PROGRAMS = 2048
+#: most stretches of pixels, and partial sums that one program adds up
+MOST_SPLITS, REDUCE_ELEMENTS = 512, 8192
+
+
+def launch(
+    function: str,
+    geometry: Geometry,
+    tensors: Mapping[str, Argument],
+    stored: TensorType,
+) -> Launch:
+    """One launch of a nest of ``kernels/depthwise.py`` that makes every pixel of ``stored``."""
+    rows, columns = tile(stored.channels, most=MOST_CHANNELS)
+    count = f"n * {stored.pixels}"
+    tiles = -(-stored.channels // columns)
+    arguments = {
+        **tensors,
+        "rows": Size(count),
+        **_constants(geometry),
+        "ROWS": rows,
+        "COLS": columns,
+    }
+    return Launch(
+        Nest("depthwise", function), arguments, (f"triton.cdiv({count}, {rows}) * {tiles}",)
+    )
+
+
+def _constants(geometry: Geometry) -> dict[str, Argument]:
+    """Of all three nests: those of a convolution, but the channels follow from the multiplier."""
+    others = ("C", "GROUPS", "PRECISION")
+    common = {k: v for k, v in geometry.constants.items() if k not in others}
+    return {**common, "MULTIPLIER": geometry.group_filters}
+
+
+@dataclass(frozen=True)
+class DepthwiseGradInput(ConvGradInput):
+    """dx from (dy, weight), each channel by itself; the weight is stored (R, S, K)."""
+
+    @property
+    def title(self) -> str:
+        return "depthwise_grad_input"
+
+    def schedule(self, node: Node, tail: Tail) -> Schedule:
+        dy, weight = node.operands
+        tensors: dict[str, Argument] = {"dy_ptr": dy, "w_ptr": weight, "dx_ptr": tail.output}
+        function = "depthwise_grad_input"
+        return Schedule((launch(function, self.geometry, tensors, self.geometry.x),))
+
+
+@dataclass(frozen=True)
+class DepthwiseGradWeight(ConvGradWeight):
+    """dw, and db if ``bias``, from (x, dy), each channel by itself."""
+
+    @property
+    def title(self) -> str:
+        return "depthwise_grad_weight"
+
+    def schedule(self, node: Node, tail: Tail) -> Schedule:
+        (x, dy), (dw, *db) = node.inputs, node.outputs
+        filters, taps = self.geometry.weight[0], self.geometry.taps
+        columns = min(power_of_two(filters), MOST_CHANNELS)
+        sums = taps + self.bias
+        block = min(power_of_two(sums), MOST_TAPS)
+        rows = SUMS // (columns * block)
+        tiles = -(-sums // block) * -(-filters // columns)
+        split = self._splits(tiles)
+        partial = Value(
+            f"{dw.name}_partial", TensorType((split, filters * sums), DType.FLOAT32, False)
+        )
+        shares = Launch(
+            Nest("depthwise", "depthwise_grad_weight"),
+            {
+                "x_ptr": x,
+                "dy_ptr": dy,
+                "partial_ptr": partial,
+                "rows": Size(f"n * {self.geometry.pixels}"),
+                **_constants(self.geometry),
+                "BIAS": self.bias,
+                "SPLIT": split,
+                "TAPS": block,
+                "ROWS": rows,
+                "COLS": columns,
+            },
+            (str(tiles), str(split)),
+            # filters that share a channel are loaded one by one, which takes registers
+            warps=8 if self.geometry.group_filters > 1 else 4,
+        )
+        width = REDUCE_ELEMENTS // split
+        total = total_of(partial, dw, db[0] if db else None, (filters, 1, taps), min(width, 64))
+        return Schedule((shares, total), (partial,))
+
+    def _splits(self, tiles: int) -> int:
+        """Stretches to cut the pixels into: a power of two, so that they are added as one tree."""
+        pixels = TYPICAL_BATCH * self.geometry.pixels
+        return power_of_two(
+            min(MOST_SPLITS, max(1, pixels // SHORTEST_SPLIT), -(-PROGRAMS // tiles))
+        )
