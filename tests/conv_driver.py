@@ -1,20 +1,16 @@
 """Random operands of layers that convolve, their oracle, and both runs of their gradients."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from tempfile import TemporaryDirectory
+from collections.abc import Sequence
 
-import pytest
 import torch
 from torch import Tensor
 
 from convdsl.compiler import Network, compile_text
-from convdsl.ir.builder import Builder
-from convdsl.ir.graph import Value
 from convdsl.ir.op import Layer
 from convdsl.ir.types import TensorType
-from convdsl.runtime.cache import cache_dir
-from tests.kernel_driver import meaning, node_of, run
+from tests.empty_cache import empty_cache
+from tests.kernel_driver import meaning
+from tests.op_driver import forward_backward, reference
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3}
 
@@ -50,40 +46,16 @@ def by_kernels(
     layer: Layer, x: Tensor, parameters: Sequence[Tensor], dy: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
     """Output and gradients as `oracle`, each op of the layer by its kernels."""
-    orders = [s.permute for s in layer.parameters(TensorType(tuple(x.shape[1:]))).values()]
-    (y,) = run(layer, x, parameters=parameters, orders=orders)
-    return y, backward(layer, x, parameters, dy, kernels=True)
+    (y,), gradients = forward_backward(layer, [x], dy, parameters=parameters)
+    return y, gradients
 
 
 def by_meaning(
     layer: Layer, x: Tensor, parameters: Sequence[Tensor], dy: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
     """Output and gradients as `oracle`, each op of the layer by its torch reference."""
-    return meaning(layer, x, *parameters)[0], backward(layer, x, parameters, dy, kernels=False)
-
-
-def backward(
-    layer: Layer, x: Tensor, parameters: Sequence[Tensor], dy: Tensor, *, kernels: bool
-) -> list[Tensor]:
-    """Gradients to (x, *parameters) by the nodes that ``layer.gradient`` adds."""
-    node = node_of(layer, (x,), parameters)
-    specs = layer.parameters(node.inputs[0].type).values()
-    orders = dict(zip(node.parameters, (spec.permute for spec in specs), strict=True))
-    build = Builder({v.name for v in node.operands})
-    cotangent = build.value("dy", node.output.type)
-    table: dict[Value, Tensor] = dict(zip(node.operands, (x, *parameters), strict=True))
-    table[cotangent] = dy
-    gradients = layer.gradient(node, cotangent, build)
-    for step in build.nodes:
-        inputs, owned = ([table[v] for v in vs] for vs in (step.inputs, step.parameters))
-        if kernels:
-            made = run(
-                step.op, *inputs, parameters=owned, orders=[orders[v] for v in step.parameters]
-            )
-        else:
-            made = meaning(step.op, *inputs, *owned)
-        table |= dict(zip(step.outputs, made, strict=True))
-    return [table[gradients[v]] for v in node.operands if v in gradients]
+    (y,), gradients = forward_backward(layer, [x], dy, parameters=parameters, by=reference)
+    return y, gradients
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
@@ -92,16 +64,6 @@ def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
     if expected.numel():
         error = (actual.double() - expected).abs().max() / expected.abs().max().clamp(min=1e-30)
         assert error <= tolerance
-
-
-@contextmanager
-def empty_cache() -> Iterator[None]:
-    """Generated files go to a folder of their own."""
-    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
-        patch.setenv("CONVDSL_CACHE", folder)
-        cache_dir.cache_clear()
-        yield
-    cache_dir.cache_clear()
 
 
 def assert_targets_agree(program: str, batch: int = 2, tolerance: float = 1e-5) -> None:

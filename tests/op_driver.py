@@ -11,14 +11,15 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from convdsl.ir.broadcast import element_of, tile_of
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.op import Layer, Op
-from convdsl.ir.types import TensorType
+from convdsl.ir.op import Layer, Op, ShapeError
+from convdsl.ir.types import Notation, TensorType
 from tests.kernel_driver import Order, meaning, node_of, run
 
 _FOLDER = tempfile.TemporaryDirectory()
@@ -148,3 +149,15 @@ def error(ours: Tensor, theirs: Tensor) -> float:
         (ours - theirs).abs() / theirs.abs().clamp_min(1.0),
     )
     return difference.nan_to_num(float("inf")).max().item() if difference.numel() else 0.0
+
+
+def refusal(layer: Layer, *shapes: tuple[int, ...]) -> tuple[str, str, str | None]:
+    """Code, message and help of the ShapeError that inputs of ``shapes`` raise."""
+    with pytest.raises(ShapeError) as raised:
+        layer.shape(*map(TensorType, shapes))
+    error = raised.value
+    shown = {
+        name: Notation.HWC.show(value) if isinstance(value, TensorType) else value
+        for name, value in error.values.items()
+    }
+    return error.code, error.message.format(**shown), error.help and error.help.format(**shown)

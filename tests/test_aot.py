@@ -1,4 +1,4 @@
-"""Ahead-of-time builds of every kernel of every network, against the committed tables.
+"""Ahead-of-time builds of every kernel of every network and layer, against the committed tables.
 
 A table's row names what was compiled by a digest, so a kernel that has changed since is noticed
 without compiling. The default run compiles two small networks for one target, `pytest -m slow` a
@@ -10,6 +10,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ import pytest
 
 import convdsl.kernels
 from benchmarks.aot.build import TARGETS, Facts, Target, build_all, triton_version
-from benchmarks.aot.plan import IMPORTS, Argument, Kernel, cut_out, plan
+from benchmarks.aot.describe import describe
+from benchmarks.aot.plan import IMPORTS, Argument, Kernel, cut_out, definitions, plan
 from benchmarks.aot.table import (
     TRITON,
     Planned,
     Row,
     Rows,
-    all_networks,
+    all_programs,
     differences,
     planned,
     read,
@@ -34,15 +36,17 @@ from benchmarks.aot.table import (
 )
 from convdsl.ir.graph import Value
 from convdsl.ir.launch import Size
+from convdsl.ir.op import HEADS, LAYERS
 
-NETWORKS = dict(all_networks())
+PROGRAMS = all_programs()
+NETWORKS = dict(PROGRAMS)  # of a layer's programs the last
 SM_90 = TARGETS["sm_90"]
 HINT = "python -m benchmarks.aot --update  rewrites the tables"
 
 
 @cache
 def plans() -> list[Planned]:
-    return planned(NETWORKS.items())
+    return planned(PROGRAMS)
 
 
 def committed(target: Target) -> Rows:
@@ -65,7 +69,8 @@ def nests() -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_launches_name_real_kernels_and_fill_their_parameters(name: str) -> None:
-    for launch in NETWORKS[name].triton.launches:
+    launches = [x for n, network in PROGRAMS if n == name for x in network.triton.launches]
+    for launch in launches:
         assert launch.nest in nests(), f"{launch.comment}: no kernel {launch.nest}"
         parameters = inspect.signature(nests()[launch.nest]).parameters
         given = [*launch.arguments, *(["EPILOGUE"] if "EPILOGUE" in parameters else [])]
@@ -78,8 +83,14 @@ def test_launches_name_real_kernels_and_fill_their_parameters(name: str) -> None
                 assert at_run_time or argument is None, f"{launch.comment}: {parameter}"
 
 
+def test_every_layer_and_head_has_kernels() -> None:
+    """Also those that no network uses, and those that only show in others' kernels."""
+    seen = {name for plan in plans() for name in plan.networks}
+    assert seen >= LAYERS.keys() | HEADS.keys()
+
+
 def test_networks_share_equal_kernels() -> None:
-    users = plan([("a", NETWORKS["lenet5"]), ("b", NETWORKS["lenet5"])])
+    users = plan([("a", NETWORKS["lenet5"]), ("b", NETWORKS["lenet5"]), ("a", NETWORKS["lenet5"])])
     assert all(networks == ["a", "b"] for networks in users.values())
     launches = NETWORKS["lenet5"].triton.launches
     # inference and training share those that keep nothing for the backward pass
@@ -114,6 +125,74 @@ def test_a_kernel_is_cut_out_with_all_it_uses_and_nothing_else() -> None:
     cut = cut_out(text, "f")
     assert cut.startswith(IMPORTS)
     assert "A = 1" in cut and "def g" in cut and "B" not in cut
+
+
+def test_definitions_are_found_whatever_stands_between_them() -> None:
+    text = "# head\nA = 1\n\n\nclass C:\n    def f(self):\n        pass\n\n\n# g\ndef g():\n    A\n"
+    found = definitions(text)
+    assert list(found) == ["A", "g"]
+    assert found["g"].uses == {"A"}
+    assert definitions(text) is found
+
+
+def kernel(nest: str, constants: dict[str, Any], **more: Any) -> Kernel:
+    """One that is there to be described."""
+    arguments = [Argument(name, "constexpr", value) for name, value in constants.items()]
+    integers = [Argument("rows", "i32", divisible=True), Argument("x_ptr", "*bf16", divisible=True)]
+    return Kernel("", nest, (*arguments, *integers), None, 4, 2, **more)
+
+
+SQUARE = {"H": 8, "W": 8, "P": 4, "Q": 4, "R": 3, "S": 3, "STRIDE_H": 2, "STRIDE_W": 2}
+POOL = {"H": 8, "W": 8, "C": 6, "OH": 4, "OW": 3, "KH": 2, "KW": 2, "SH": 2, "SW": 3}
+
+
+@pytest.mark.parametrize(
+    ("nest", "constants", "text"),
+    [
+        (
+            "depthwise_forward",
+            {**SQUARE, "K": 12, "PAD_H": 1, "PAD_W": 1, "DILATION_H": 1, "DILATION_W": 2}
+            | {"MULTIPLIER": 2, "bias_ptr": None, "ROWS": 8, "COLS": 16},
+            "3x3/2 12 @8x8->4x4 pad 1x1 dilation 1x2 multiplier=2 no bias rows%16 bf16 8x16",
+        ),
+        (
+            "local_forward",
+            {**SQUARE, "K": 5, "C": 7, "PAD_H": 0, "PAD_W": 0, "PRECISION": "ieee"}
+            | {"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 64},
+            "3x3/2 7->5 @8x8->4x4 rows%16 bf16 16x32x64",
+        ),
+        (
+            "sum_pool",
+            {**POOL, "PT": 0, "PL": 1, "PB": 0, "PR": 2, "COUNT": "map", "NORM": True, "BLOCK": 64},
+            "2x2/2x3 6 @8x8->4x3 pad 0x1 pr=2 count=map norm rows%16 bf16 64",
+        ),
+        (
+            "copy_window",
+            {"H": 8, "W": 8, "C": 6, "OH": 9, "OW": 4, "TOP": -1, "LEFT": 2, "VALUE": 0.0},
+            "6 @8x8->9x4 from -1,2 rows%16 bf16",
+        ),
+        (
+            "bilinear",
+            {"H": 2, "W": 2, "C": 6, "OH": 4, "OW": 8, "AH": 2, "BH": -1, "DH": 4}
+            | {"AW": 1, "BW": 0, "DW": 7, "ROWS": 4, "COLS": 8},
+            "6 @2x2->4x8 (p*2-1, q*1+0)/4x7 rows%16 bf16 4x8",
+        ),
+        ("channel_sum", {"NEGATIVE": False, "C": 6}, "no negative c=6 rows%16 bf16"),
+    ],
+)
+def test_a_kernel_is_described_by_its_sizes(
+    nest: str, constants: dict[str, Any], text: str
+) -> None:
+    one = kernel(nest, constants)
+    assert describe([one]) == {one: f"{nest} {text} w4 s2"}
+
+
+def test_kernels_that_would_be_described_alike_are_numbered() -> None:
+    one, other = kernel("pointwise", {"a": 1}), replace(kernel("pointwise", {"a": 1}), source="x")
+    assert sorted(describe([one, other]).values()) == [
+        "pointwise a=1 rows%16 bf16 w4 s2 (1)",
+        "pointwise a=1 rows%16 bf16 w4 s2 (2)",
+    ]
 
 
 def test_a_difference_is_told_in_words() -> None:

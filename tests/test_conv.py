@@ -16,7 +16,8 @@ from convdsl.ops._bias_gradient import BiasGradient
 from convdsl.ops._conv_gradients import ConvGradInput, ConvGradWeight
 from convdsl.ops.conv import Conv
 from tests import conv_driver
-from tests.conv_driver import assert_close, assert_targets_agree, empty_cache, oracle
+from tests.conv_driver import assert_close, assert_targets_agree, oracle
+from tests.empty_cache import empty_cache
 from tests.kernel_driver import meaning, run
 
 # layer, input map, batch
@@ -274,6 +275,24 @@ def test_epilogue_of_gradient_to_input():
     (plain,) = run(op, dy, parameters=parameters[:1])
     (found,) = run(op, dy, parameters=parameters[:1], epilogue=scaled_residual, aux=(x,), seed=2)
     torch.testing.assert_close(found, plain * 2 + x)
+
+
+@triton.jit
+def sum_of_four(acc, offsets, column, mask, aux, seed):
+    for i in tl.static_range(4):
+        acc += tl.load(aux[i] + offsets, mask=mask, other=0.0)
+    return acc * (column % 120 + 1)
+
+
+def test_epilogue_of_many_tensors_in_two_halves():
+    layer = Conv(2)
+    geometry, x, parameters, dy = operands(layer, (120, 3, 4), 2, torch.float32)
+    op = ConvGradInput(geometry)
+    (plain,) = run(op, dy, parameters=parameters[:1])
+    others = (x, 2 * x, x + 1, -x)
+    (found,) = run(op, dy, parameters=parameters[:1], epilogue=sum_of_four, aux=others)
+    channel = torch.arange(1.0, 121.0).reshape(120, 1, 1)
+    torch.testing.assert_close(found, (plain + 3 * x + 1) * channel, rtol=1e-5, atol=1e-3)
 
 
 def test_gradient_names_its_scratch_after_the_weight():

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ def run(*options: str, interpret: bool = False) -> "subprocess.CompletedProcess[
 
 
 def losses(*options: str, interpret: bool = False) -> list[float]:
-    done = run("--steps", "3", *options, interpret=interpret)
+    done = run("--steps", "2", *options, interpret=interpret)
     assert done.returncode == 0, done.stderr
     return [float(loss) for loss in re.findall(r"^step \d+: loss (\S+)$", done.stdout, re.M)]
 
@@ -38,8 +39,8 @@ def losses(*options: str, interpret: bool = False) -> list[float]:
 def test_both_targets_train_alike() -> None:
     plain = losses("--target", "torch")
     kernels = losses("--target", "triton", interpret=True)
-    assert len(plain) == len(kernels) == 3
-    assert plain[0] != plain[1] != plain[2]
+    assert len(plain) == len(kernels) == 2
+    assert plain[0] != plain[1]
     assert kernels == pytest.approx(plain, abs=1e-4)
 
 
@@ -53,11 +54,14 @@ def test_one_seed_reads_the_digits() -> None:
 
 
 @pytest.mark.parametrize("options", [["--target", "jax"], ["--steps", "0"], ["--seeds", "few"]])
-def test_bad_options_are_usage_errors(options: list[str]) -> None:
-    done = run(*options)
-    assert done.returncode == 2
-    assert "usage:" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_bad_options_are_usage_errors(
+    options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *options])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert stop.value.code == 2
+    assert "usage:" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")

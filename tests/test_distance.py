@@ -5,10 +5,8 @@ import torch
 import torch.nn.functional as F
 
 import convdsl
-from convdsl.ir.op import ShapeError
-from convdsl.ir.types import Notation, TensorType
 from convdsl.ops.distance import Distance
-from tests.op_driver import autograd, error, forward_backward, kernels, reference
+from tests.op_driver import autograd, error, forward_backward, kernels, reference, refusal
 
 
 def pair(n, c, seed=0):
@@ -90,17 +88,6 @@ def test_two_runs_give_equal_bits():
     assert (
         error(kernels(Distance(), a, b)[0], reference(Distance(), a.double(), b.double())[0]) < 1e-5
     )
-
-
-def refusal(layer, *shapes):
-    with pytest.raises(ShapeError) as raised:
-        layer.shape(*(TensorType(shape) for shape in shapes))
-    shown = {
-        name: Notation.HWC.show(value) if isinstance(value, TensorType) else value
-        for name, value in raised.value.values.items()
-    }
-    help = raised.value.help
-    return raised.value.code, raised.value.message.format(**shown), help and help.format(**shown)
 
 
 def test_what_does_not_fit_is_refused_with_a_fix():

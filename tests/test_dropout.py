@@ -14,7 +14,7 @@ from convdsl.ops.dropout import Dropout
 from tests.kernel_driver import node_of
 from tests.op_driver import autograd, forward_backward, kernels, reference
 
-ELEMENTS = 100_000
+ELEMENTS = 40_000
 
 
 def mask(layer: Dropout, seed: int, elements: int = ELEMENTS) -> torch.Tensor:

@@ -10,6 +10,7 @@ from convdsl.ir.op import ShapeError
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops.fc import Fc, FcGradInput, FcGradWeight
 from convdsl.ops.flatten import Flatten, FlattenGradient
+from tests.conv_driver import assert_close, oracle
 from tests.kernel_driver import meaning, run
 
 # units, bias, features, batch
@@ -33,19 +34,6 @@ def operands(units, bias, features, n, dtype):
     weight = random(units, features).to(dtype)
     parameters = (weight, random(units)) if bias else (weight,)
     return random(n, features).to(dtype), parameters, random(n, units).to(dtype)
-
-
-def oracle(layer, x, parameters, dy):
-    leaves = [t.double().requires_grad_() for t in (x, *parameters)]
-    (y,) = meaning(layer, *leaves)
-    return y.detach(), torch.autograd.grad(y, leaves, dy.double())
-
-
-def assert_close(actual, expected, tolerance):
-    assert actual.shape == expected.shape
-    if expected.numel():
-        error = (actual.double() - expected).abs().max() / expected.abs().max().clamp(min=1e-30)
-        assert error <= tolerance
 
 
 def test_figures():

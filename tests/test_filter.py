@@ -13,9 +13,9 @@ from tests.conv_driver import (
     assert_close,
     assert_targets_agree,
     by_kernels,
-    empty_cache,
     oracle,
 )
+from tests.empty_cache import empty_cache
 
 #: the 6x6 image of the lectures' seed 001
 IMAGE = [

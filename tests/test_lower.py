@@ -382,6 +382,58 @@ def test_only_a_loss_of_pixels_is_remarked_upon(layer: str, side: int, remarks: 
 def test_a_note_that_fails_for_another_input_says_so() -> None:
     program = parse(Source("net.cnn", "input 8x8x3\nnet a = POOL :: 4x4x3"))
     with pytest.raises(CompileError) as caught:
-        lower(program, Options(inputs=parse_shape("16x16x3")))
+        lower(program, Options(inputs=parse_shape("16x16x1")))
     (found,) = caught.value.diagnostics
     assert found.code == "E211" and "own input" in (found.help or "")
+
+
+NOTES = """input 3@8x8
+net a = CONV(4) :: 4@8x8 - POOL :: 4@4x4 as map
+  - FLATTEN :: 64 - RELU :: 64 - FC(10) :: 10 - CONCAT{ ID | RELU } :: 20
+output b = @map - CONCAT{ GAP :: 4 | GMP } :: 8 - RELU :: 8
+output c = @map - CONCAT{ GAP | FLATTEN } :: 68
+"""
+
+
+@pytest.mark.parametrize("other", ["3@8x12", "3@3x2", "30x28x3"])
+def test_sizes_in_notes_are_those_of_the_files_own_input(other: str) -> None:
+    assert output(NOTES) == "20"
+    assert output(NOTES, inputs=parse_shape(other)) == "20"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        (":: 4@8x8", ":: 5@8x8"),
+        (":: 4@8x8", ":: 4@8"),
+        (":: 4@4x4", ":: 4"),
+        ("FLATTEN :: 64", "FLATTEN :: 64@1x1"),
+        (":: 10", ":: 11"),
+        (":: 20", ":: 10"),
+        (":: 4 |", ":: 5 |"),
+        (":: 8 -", ":: 9 -"),
+        ("RELU :: 8\n", "RELU :: 9\n"),
+    ],
+)
+def test_channels_and_axes_in_notes_hold_for_every_input(right: str, wrong: str) -> None:
+    assert right in NOTES
+    text = NOTES.replace(right, wrong)
+    assert codes(text) == codes(text, inputs=parse_shape("3@10x8")) == ["E211"]
+
+
+def test_the_files_own_input_given_again_is_no_other_one() -> None:
+    text = NOTES.replace(":: 4@8x8", ":: 4@9x9")
+    assert codes(text, inputs=parse_shape("8x8x3")) == codes(text) == ["E211"]
+    assert output(text, inputs=parse_shape("9x9x3")) == "20"
+
+
+def test_notes_of_a_file_without_input_are_held_to_all_sizes() -> None:
+    text = "net a = CONV(4) :: 4@8x8"
+    assert output(text, inputs=parse_shape("3@8x8")) == "4@8x8"
+    assert codes(text, inputs=parse_shape("3@9x9")) == ["E211"]
+
+
+def test_the_length_of_an_input_vector_is_a_size() -> None:
+    text = "input 12 net a = RELU :: 12 - FC(3) :: 3 - BN :: 3"
+    assert output(text, inputs=parse_shape("7")) == "3"
+    assert codes(text.replace("BN :: 3", "BN :: 4"), inputs=parse_shape("7")) == ["E211"]

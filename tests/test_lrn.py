@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from convdsl.compiler import compile_text
 from convdsl.ir.launch import Tail
 from convdsl.ir.op import ShapeError
 from convdsl.ir.types import TensorType
@@ -56,6 +57,20 @@ def test_halves_are_squared_in_float32():
     assert error(dx, autograd(layer, [x], torch.ones_like(x))[0]) < 1e-3
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_plain_torch_takes_16_bits_on_the_cpu(dtype):
+    """Torch's function has no 16-bit form there, and 300^2 is beyond float16."""
+    net = compile_text("input 6@2x2\nnet A = LRN(alpha=1)\n")
+    x = (100 * torch.randn(2, 6, 2, 2, generator=torch.Generator().manual_seed(0))).to(dtype)
+    x.requires_grad_()
+    y = net.module(device="cpu", target="torch", dtype=dtype)(x)
+    (dx,) = torch.autograd.grad(y.sum(), x)
+    assert y.dtype is dx.dtype is dtype
+    layer = LocalResponseNorm(alpha=1.0)
+    assert error(y, reference(layer, x.detach().double())[0]) < 1e-2
+    assert error(dx, autograd(layer, [x.detach()], torch.ones_like(x))[0]) < 1e-2
+
+
 def test_nan_and_infinity_spread_over_their_window_only():
     x = torch.ones(1, 9, 1)
     x[0, 2] = NAN
@@ -67,6 +82,14 @@ def test_nan_and_infinity_spread_over_their_window_only():
     x[0, 2] = INF
     (y,) = kernels(layer, x)
     assert error(y, reference(layer, x.double())[0]) < 1e-6
+
+
+def test_a_huge_window_costs_no_more_than_one_over_all_channels():
+    layer = LocalResponseNorm(10**9 + 1, alpha=1e9)
+    x = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    (y,) = kernels(layer, x)
+    mean = x.square().sum(1, keepdim=True) * (1e9 / (10**9 + 1))
+    assert error(y, x / (1 + mean) ** 0.75) < 1e-6
 
 
 def test_only_the_input_is_kept():

@@ -21,7 +21,7 @@ from convdsl.ir.graph import Graph
 from convdsl.ir.types import TensorType
 from convdsl.lower import Lowered, Options, lower
 from convdsl.report.costs import measure
-from convdsl.syntax.parser import parse
+from convdsl.syntax.parser import parse, parse_shape
 from convdsl.syntax.reader import read_source
 
 NETWORKS = Path(__file__).parent.parent / "networks"
@@ -99,6 +99,18 @@ def test_every_network_can_be_shown(path: Path) -> None:
         digits = len(figure.partition(".")[2])
         exact = f"{macs(graph) / 1e9:.{digits}f}" if unit == "GMACs" else f"{macs(graph):,}"
         assert figure == exact
+
+
+@pytest.mark.parametrize("path", sorted(NETWORKS.glob("*.cnn")), ids=lambda path: path.stem)
+def test_notes_allow_another_input(path: Path) -> None:
+    """Of a network with one input, sizes 32 larger: the channels noted hold all the same."""
+    program, own = parse(read_source(path)), load(path.stem).graph
+    if len(own.inputs) > 1:
+        pytest.skip("--input is for one input")
+    channels, *sizes = own.inputs[0].type.shape
+    larger = parse_shape(f"{channels}@{'x'.join(str(size + 32) for size in sizes)}")
+    graph = lower(program, Options(inputs=larger, root=NETWORKS)).graph
+    assert len(graph.nodes) == len(own.nodes)
 
 
 def test_the_list_of_networks(golden: Callable[[Path, str], None]) -> None:

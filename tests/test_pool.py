@@ -10,7 +10,7 @@ from convdsl.ir.types import DType, TensorType
 from convdsl.kernels.pointwise import keep
 from convdsl.ops.avgpool import AvgPool
 from convdsl.ops.gap import GlobalAvgPool
-from convdsl.ops.maxpool import MaxPool, MaxPoolGrad
+from convdsl.ops.maxpool import MaxPool, MaxPoolGradient
 from tests.kernel_driver import empty, launch_all, node_of, run, stored
 from tests.op_driver import autograd, error, forward_backward, kernels, reference
 
@@ -112,7 +112,7 @@ def test_a_padded_window_never_picks_the_padding(fill):
     assert error(y, theirs) == 0.0
     assert torch.equal(index, theirs_index)
     dy = torch.arange(1.0, 1 + y.numel()).reshape(y.shape)
-    (dx,) = kernels(MaxPoolGrad(layer, TensorType((2, 4, 5))), dy, index)
+    (dx,) = kernels(MaxPoolGradient(layer, TensorType((2, 4, 5))), dy, index)
     assert error(dx, autograd(layer, [x], dy)[0]) == 0.0
 
 

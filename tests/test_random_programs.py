@@ -6,7 +6,6 @@ by the oracle: where a noise of 1e-6 on every value changes a gradient, the exam
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,8 +20,8 @@ from convdsl.ir.graph import Graph, Output, Parameter, Role
 from convdsl.ir.head import Labels
 from convdsl.ir.op import LAYERS
 from convdsl.reference import Values, run_backward, run_forward
-from convdsl.runtime.cache import cache_dir
 from convdsl.runtime.support import started
+from tests.empty_cache import empty_cache
 from tests.strategies import programs
 
 #: of the largest element; float32 sums of a few hundred terms stay far below
@@ -33,13 +32,10 @@ NOISE = 1e-6
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def cache() -> Iterator[None]:
     """Hundreds of generated files go to a folder of their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONVDSL_CACHE", str(tmp_path_factory.mktemp("generated", numbered=True)))
-        cache_dir.cache_clear()
-        yield cache_dir()
-    cache_dir.cache_clear()
+    with empty_cache():
+        yield
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What README.md, CONTRIBUTING.md and docs/ show is what happens.
 
 ```console blocks: lines behind ``$`` are run in the repository's root, what follows is their
-output. ```python blocks are run. ``pytest --update-golden`` rewrites shown output.
+output. ```python blocks are run, ```cnn blocks compiled. ``pytest --update-golden`` rewrites
+shown output.
 """
 
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import convdsl
+from tests.published_models import torchvision_models
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -66,6 +68,8 @@ def test_console_blocks_show_what_the_commands_print(request: pytest.FixtureRequ
 @pytest.mark.parametrize("block", blocks("python"))
 def test_python_blocks_run(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+    if "import torchvision" in block:
+        torchvision_models()  # makes it importable with this build of torch
     exec(compile(block, "README.md", "exec"), {})
 
 
@@ -74,6 +78,13 @@ def test_the_first_network_is_the_shipped_one() -> None:
     ours = convdsl.compile_text(program)
     shipped = convdsl.compile(ROOT / "networks" / "lenet5.cnn")
     assert ours.to_dict()["totals"] == shipped.to_dict()["totals"]
+
+
+def test_the_deep_network_is_the_shipped_one() -> None:
+    (program,) = blocks("cnn")
+    ours, shipped = convdsl.compile_text(program), convdsl.compile(ROOT / "networks/resnet50.cnn")
+    shapes = [[p.value.type for p in net.graph.parameters] for net in (ours, shipped)]
+    assert shapes[0] == shapes[1] and ours.macs == shipped.macs
 
 
 def test_install_commands_name_extras_that_exist() -> None:

@@ -67,6 +67,13 @@ def test_every_argument_is_documented(name):
     assert len(letters) == len(set(letters))
 
 
+def test_other_names_of_a_layer_are_plain_and_its_own():
+    names = [alias for layer in LAYERS.values() for alias in layer.aliases]
+    assert len(set(names)) == len(names)
+    assert not set(names) & {name.replace("_", "") for name in LAYERS}
+    assert [name for name in names if "_" in name or "2D" in name or name != name.upper()] == []
+
+
 @pytest.mark.parametrize("shape, text, name", EXAMPLES)
 def test_shape_rule_is_what_the_reference_makes(shape, text, name):
     graph = network(shape, text).graph

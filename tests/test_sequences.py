@@ -17,10 +17,10 @@ from tests.conv_driver import (
     assert_targets_agree,
     by_kernels,
     by_meaning,
-    empty_cache,
     operands,
     oracle,
 )
+from tests.empty_cache import empty_cache
 from tests.kernel_driver import run
 
 # layer, input sequence, batch

@@ -25,9 +25,9 @@ from convdsl.ir.types import TensorType
 from convdsl.lower import Options, lower
 from convdsl.ops.dropout import Dropout
 from convdsl.reference import run_forward
-from convdsl.runtime.cache import cache_dir
 from convdsl.source import Source
 from convdsl.syntax.parser import parse
+from tests.empty_cache import empty_cache
 
 ROOT = Path(__file__).parent.parent
 FIGURES: dict[str, dict[str, Any]] = json.loads((ROOT / "tests" / "networks.json").read_text())
@@ -42,13 +42,10 @@ VANISHING = 1e-9
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def cache() -> Iterator[None]:
     """Generated files go to a folder of their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONVDSL_CACHE", str(tmp_path_factory.mktemp("generated", numbered=True)))
-        cache_dir.cache_clear()
+    with empty_cache():
         yield
-    cache_dir.cache_clear()
 
 
 def compile_toy(name: str) -> Network:

@@ -24,11 +24,12 @@ QUICK = ("resnet18", "googlenet")
 EVERY = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in PUBLISHED]
 
 
-def generated(name: str, without: str = "") -> nn.Module:
-    """The network of a file on the plain PyTorch target, perhaps without one of its layers."""
+def generated(name: str, *without: str) -> nn.Module:
+    """The network of a file on the plain PyTorch target, perhaps without some of its layers."""
     text = (NETWORKS / f"{name}.cnn").read_text("utf-8")
-    assert without in text
-    text = text.replace(without, "")
+    for layer in without:
+        assert layer in text
+        text = text.replace(layer, "")
     return convdsl.compile_text(text, name=f"{name}.cnn").module(device="cpu", target="torch")
 
 
@@ -74,11 +75,34 @@ def test_one_step_of_training_is_torchvisions() -> None:
         torch.testing.assert_close(after[key], value, rtol=1e-4, atol=1e-5)
 
 
+def test_the_auxiliary_logits_are_torchvisions() -> None:
+    theirs = published("googlenet").train()
+    for module in theirs.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    ours = generated("googlenet", "DROPOUT(0.2) - ", "DROPOUT(0.7) - ").train()
+    weights.load(ours, theirs.state_dict())
+    x, y = pictures("googlenet", 4), torch.tensor([3, 999, 0, 41])
+    with torch.no_grad():
+        expected, mine = theirs(x), ours(x)
+        pairs = (
+            (mine.output, expected.logits),
+            (mine.aux1, expected.aux_logits1),
+            (mine.aux2, expected.aux_logits2),
+        )
+        for logits, published_logits in pairs:
+            assert (published_logits[0] - published_logits[1]).abs().max() > 0.1
+            torch.testing.assert_close(logits, published_logits, rtol=1e-4, atol=1e-4)
+        loss, aux1, aux2 = (F.cross_entropy(logits, y) for _, logits in pairs)
+        total = loss + 0.3 * (aux1 + aux2)
+        torch.testing.assert_close(ours(x, y), total, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_the_auxiliary_loss_is_torchvisions() -> None:
     theirs = published("inception_v3").train()
     theirs.dropout.p = 0.0  # type: ignore[union-attr]
-    ours = generated("inception_v3", without="DROPOUT(0.5) - ").train()
+    ours = generated("inception_v3", "DROPOUT(0.5) - ").train()
     weights.load(ours, theirs.state_dict())
     x, y = pictures("inception_v3", 4), torch.tensor([3, 999, 0, 41])
     logits, aux = theirs(x)

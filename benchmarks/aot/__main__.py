@@ -1,7 +1,8 @@
 """``python -m benchmarks.aot``: build kernels ahead of time and print or write their table.
 
-    python -m benchmarks.aot                          # every network, every target
+    python -m benchmarks.aot                          # every network and layer, every target
     python -m benchmarks.aot vgg16 --target sm_90     # one network, one target
+    python -m benchmarks.aot LOCAL --dtype fp32       # what one layer may become
     python -m benchmarks.aot --update                 # rewrite tests/golden/aot
     python -m benchmarks.aot --afresh                 # believe nothing the tables say
 
@@ -27,7 +28,7 @@ from benchmarks.aot.table import (
     ALWAYS,
     Planned,
     Row,
-    all_networks,
+    all_programs,
     known_facts,
     planned,
     table_path,
@@ -51,10 +52,13 @@ def main(
     afresh: bool,
     workers: int,
 ) -> None:
-    """Compile the kernels of NETWORKS (names in networks/; all without any) for every target."""
+    """Compile the kernels of NETWORKS for every target.
+
+    NETWORKS are files of networks/ without their ending, layers or heads; all if none is given.
+    """
     if update and (networks or dtype != "bf16"):
-        raise click.UsageError("the committed tables hold all networks in bf16")
-    known = all_networks()
+        raise click.UsageError("the committed tables hold all programs in bf16")
+    known = all_programs()
     if unknown := set(networks) - {name for name, _ in known}:
         raise click.UsageError(f"no such network: {', '.join(sorted(unknown))}")
     plans = planned(known, dtype)

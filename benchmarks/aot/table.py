@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.aot.build import TARGETS, Facts, Target
 from benchmarks.aot.describe import describe
+from benchmarks.aot.layers import layer_programs
 from benchmarks.aot.plan import Kernel, plan
 from convdsl.compiler import Network, compile
 
@@ -28,7 +29,7 @@ WIDE = 64
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A kernel's facts, the networks that launch it, and the digest of what was compiled."""
+    """A kernel's facts, the programs that launch it, and the digest of what was compiled."""
 
     facts: Facts
     networks: tuple[str, ...]
@@ -54,7 +55,7 @@ def known_facts(
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A kernel to build, its description, and the names of the networks that launch it."""
+    """A kernel to build, its description, and the names of the programs that launch it."""
 
     kernel: Kernel
     description: str
@@ -66,10 +67,15 @@ def all_networks() -> list[tuple[str, Network]]:
     return [(path.stem, compile(path)) for path in sorted((ROOT / "networks").glob("*.cnn"))]
 
 
+def all_programs() -> list[tuple[str, Network]]:
+    """The networks, then the programs of the layers and heads under their names in the language."""
+    return [*all_networks(), *layer_programs()]
+
+
 def planned(networks: Iterable[tuple[str, Network]], dtype: str = "bf16") -> list[Planned]:
     """The kernels of the networks, sorted by description.
 
-    Descriptions are told apart among all that are given: for the committed ones give all networks.
+    Descriptions are told apart among all that are given: for the committed ones give all programs.
     """
     users = plan(networks, dtype)
     names = describe(users)

@@ -61,7 +61,7 @@ def epilogue(group: Group) -> Epilogue | None:
             operands.append(names[value])
         name = f"after_{node.op.title}"
         names[node.output] = name if name not in names.values() else f"{name}{number}"
-        text.line(f"{names[node.output]} = {node.op.expression(*operands)}")
+        text.assign(names[node.output], f"{node.op.expression(*operands)}")
         store(node.output)
     result = steps[-1].output if steps else first
     text.line(f"return {names[result]}")

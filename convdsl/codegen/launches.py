@@ -119,7 +119,7 @@ class FunctionBody:
             dead = [v for v in made if last[v] == place and v not in keep]
             made.difference_update(dead)
             if dead and place + 1 < len(nodes):
-                self.out.line(f"del {', '.join(sorted(self.names[v] for v in dead))}")
+                self.out.delete(sorted(self.names[v] for v in dead))
 
     def node(self, node: Node) -> None:
         """The lines of one node; none if nobody reads what it makes."""
@@ -146,7 +146,7 @@ class FunctionBody:
         """``name = new((n, 28, 28, 6))``; the dtype only where it is not the computing one."""
         kind = value.type
         dtype = "" if kind.dtype is DType.COMPUTE else f", dtype=torch.{kind.dtype.value}"
-        self.out.line(f"{self.names[value]} = new({storage_shape(kind)}{dtype})")
+        self.out.assign(self.names[value], f"new({storage_shape(kind)}{dtype})")
 
     def schedule(self, schedule: Schedule, comment: str, made: Epilogue | None = None) -> None:
         """Scratch, launches, scratch freed."""
@@ -157,7 +157,7 @@ class FunctionBody:
         for launch in schedule.launches:
             self.launch(launch, comment, made)
         if schedule.scratch:
-            self.out.line(f"del {', '.join(self.names[v] for v in schedule.scratch)}")
+            self.out.delete([self.names[v] for v in schedule.scratch])
 
     def launch(self, launch: Launch, comment: str, made: Epilogue | None) -> None:
         """One ``nest[grid](...)`` statement."""

@@ -96,7 +96,7 @@ def _function(graph: Graph, out: Writer, kernels: Kernels) -> None:
     names = local_names(graph)
     parameters = [p.value for p in graph.parameters]
     read_back = {v for node in graph.backward for v in node.operands}
-    saved = [*graph.saved, *(v for v in parameters if v in read_back and v not in graph.saved)]
+    saved = [*graph.saved, *(v for v in parameters if v in read_back)]
     needed = {v for node in graph.all_nodes for v in node.operands} | graph.results()
     out.line(f"class {class_name(graph)}Function(torch.autograd.Function):")
     with out.indent():
@@ -172,7 +172,7 @@ def _prologue(graph: Graph, out: Writer, names: dict[Value, str], used: set[Valu
     out.line(f"new = {first}.new_empty")
     for parameter in graph.parameters:
         if parameter.value in used and len(parameter.value.type.shape) > 1:
-            out.line(f"{names[parameter.value]} = {_stored(parameter, names)}")
+            out.assign(names[parameter.value], _stored(parameter, names))
 
 
 def _stored(parameter: Parameter, names: dict[Value, str]) -> str:

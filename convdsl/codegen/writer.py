@@ -26,15 +26,22 @@ class Writer:
         """``opening(arguments)``: on one line if it fits, else filled lines inside."""
         joined = ", ".join(arguments)
         whole = f"{opening}{joined}{closing}"
-        if len(whole) + 4 * self._depth <= WIDTH:
+        if not self._is_long(whole):
             self.line(whole)
             return
         self.line(opening)
         with self.indent():
             row = ""
             for argument in arguments:
+                if self._is_long(f"{argument},") and argument.endswith(")"):
+                    if row:
+                        self.line(row)
+                    head, _, inner = argument.partition("(")
+                    self.call(f"{head}(", split_arguments(inner[:-1]), "),")
+                    row = ""
+                    continue
                 longer = f"{row} {argument}," if row else f"{argument},"
-                if row and len(longer) + 4 * self._depth > WIDTH:
+                if row and self._is_long(longer):
                     self.line(row)
                     longer = f"{argument},"
                 row = longer
@@ -45,10 +52,31 @@ class Writer:
     def statement(self, text: str) -> None:
         """``name = function(arguments)``, wrapped like `call` where it is too long."""
         opening, _, rest = text.partition("(")
-        if len(text) + 4 * self._depth <= WIDTH or not rest.endswith(")"):
+        if not self._is_long(text) or not rest.endswith(")"):
             self.line(text)
         else:
             self.call(f"{opening}(", split_arguments(rest[:-1]))
+
+    def assign(self, name: str, expression: str) -> None:
+        """``name = expression``, in parentheses on a line of its own where it is too long."""
+        if not self._is_long(f"{name} = {expression}"):
+            self.line(f"{name} = {expression}")
+            return
+        self.line(f"{name} = (")
+        with self.indent():
+            self.line(expression)
+        self.line(")")
+
+    def delete(self, names: Sequence[str]) -> None:
+        """``del a, b``; in parentheses where it is too long."""
+        text = f"del {', '.join(names)}"
+        if self._is_long(text):
+            self.call("del (", names)
+        else:
+            self.line(text)
+
+    def _is_long(self, text: str) -> bool:
+        return len(text) + 4 * self._depth > WIDTH
 
     @contextmanager
     def indent(self) -> Iterator[None]:

@@ -13,6 +13,8 @@ from typing import Any, TypeVar, cast, dataclass_transform
 
 Pair = tuple[int, int]
 Converter = Callable[[Any], Any]
+#: the largest float32, in which generated code works numbers out
+GREATEST = 3.4028234663852886e38
 C = TypeVar("C", bound=type[Any])
 
 
@@ -122,7 +124,7 @@ def flag(value: Any) -> bool:
 
 
 def number(least: float = float("-inf"), most: float = float("inf")) -> Converter:
-    """A finite number in ``[least, most]``."""
+    """A number in ``[least, most]`` that float32 can hold."""
 
     bounds = [f">= {least:g}"] if isfinite(least) else []
     if isfinite(most):
@@ -132,6 +134,8 @@ def number(least: float = float("-inf"), most: float = float("inf")) -> Converte
     def convert(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
             raise ArgumentError("a number")
+        if abs(value) > GREATEST:
+            raise ArgumentError(f"a number that float32 can hold, at most {GREATEST:.1e} in size")
         if not least <= value <= most:
             raise ArgumentError(f"a number {' and '.join(bounds)}")
         return float(value)

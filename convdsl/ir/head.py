@@ -69,13 +69,13 @@ class Head(ABC):
     weight: float = field(
         1.0,
         convert=number(0.0),
-        doc="Its share of the network's loss: the loss is multiplied by it.",
+        doc="factor of its loss in the network's loss",
     )
     only: str | None = field(
         None,
         convert=choice("training"),
         doc="`training` for an output that is no part of the network at inference, such as an "
-        "auxiliary classifier. Not for the net itself.",
+        "auxiliary classifier; not for the net itself",
     )
 
     @abstractmethod

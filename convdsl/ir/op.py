@@ -47,7 +47,8 @@ class Window:
 
     padding: (start, end) per axis. ``everything``: each output sees the whole input.
     ``transposed``: the window slides over the output with its stride there, and an output sees the
-    inputs whose windows cover it, as in transposed convolution and upsampling.
+    inputs whose windows cover it, as in transposed convolution and upsampling. ``uneven``: windows
+    differ, and kernel and stride are the largest extent and the largest step.
     """
 
     kernel: tuple[int, ...] = ()
@@ -57,6 +58,7 @@ class Window:
     ceil: bool = False
     everything: bool = False
     transposed: bool = False
+    uneven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,7 @@ class Layer(Op):
     is_activation: ClassVar[bool] = False
     #: it subtracts each channel's mean, so that a bias right before it has no effect
     cancels_bias: ClassVar[bool] = False
-    #: what other systems call it, for "did you mean"
+    #: what other systems call it, for "did you mean": without underscores, and 2D is no other name
     aliases: ClassVar[tuple[str, ...]] = ()
     #: programs for documentation and tests: ``("3@8x8", "CONV(4, F=3)")``
     examples: ClassVar[tuple[tuple[str, str], ...]] = ()

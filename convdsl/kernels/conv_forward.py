@@ -113,7 +113,8 @@ def conv_forward(
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + group * KG + column, mask=column_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]
-    pixel = image * (P * Q) + p * Q + q
+    # without pooling the rows are the pixels in order: nothing of p and q is kept through the loop
+    pixel = row.to(tl.int64) if TAPS == 1 else image * (P * Q) + p * Q + q
     offsets = pixel[:, None] * K + (group * KG + column)[None, :]
     mask = row_mask[:, None] & column_mask[None, :]
     acc = EPILOGUE(acc, offsets, (group * KG + column)[None, :], mask, aux, seed)

@@ -109,8 +109,20 @@ def conv_grad_input(
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + group * CG + column, mask=column_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]
+    # with one phase the rows are the pixels in order: nothing of h and w is kept through the loop
     pixel = image * (H * W) + h * W + w
-    offsets = pixel[:, None] * C + (group * CG + column)[None, :]
-    mask = row_mask[:, None] & column_mask[None, :]
-    acc = EPILOGUE(acc, offsets, (group * CG + column)[None, :], mask, aux, seed)
-    tl.store(dx_ptr + offsets, acc.to(dx_ptr.dtype.element_ty), mask=mask)
+    if STRIDE_H == 1 and STRIDE_W == 1:
+        pixel = row.to(tl.int64)
+    # tiles of many tensors do not fit the registers at once: the left half of the columns first
+    HALVES: tl.constexpr = 2 if BLOCK_N == 128 and len(aux) > 3 else 1
+    WIDTH: tl.constexpr = BLOCK_N // HALVES
+    if HALVES == 1:
+        parts = (acc,)
+    else:
+        parts = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, WIDTH)), (0, 2, 1)))
+    for half in tl.static_range(HALVES):
+        column = pid % TILES_N * BLOCK_N + half * WIDTH + tl.arange(0, WIDTH)
+        offsets = pixel[:, None] * C + (group * CG + column)[None, :]
+        mask = row_mask[:, None] & (column < CG)[None, :]
+        dx = EPILOGUE(parts[half], offsets, (group * CG + column)[None, :], mask, aux, seed)
+        tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)

@@ -14,7 +14,12 @@ def expm1(x):
 
 @triton.jit
 def tanh(x):
-    """sign(x) * (1 - exp(-2|x|)) / (1 + exp(-2|x|)), which cannot overflow."""
-    less = expm1(-2.0 * tl.abs(x))
-    size = -less / (2.0 + less)
-    return tl.where(x < 0.0, -size, size)
+    """sign(x) * (1 - exp(-2|x|)) / (1 + exp(-2|x|)), which cannot overflow.
+
+    Below 0.175, where the difference would cancel, the Taylor polynomial.
+    """
+    less = tl.exp(-2.0 * tl.abs(x))
+    size = (1.0 - less) / (1.0 + less)
+    square = x * x
+    series = square * (-1.0 / 3.0 + square * (2.0 / 15.0 - square * (17.0 / 315.0)))
+    return tl.where(tl.abs(x) < 0.175, x + x * series, tl.where(x < 0.0, -size, size))

@@ -9,6 +9,12 @@ import triton
 import triton.language as tl
 
 
+@triton.jit
+def epilogue_column(offsets, c, C: tl.constexpr):
+    """An only channel may stand for channels that are pooled over as an axis."""
+    return offsets if C == 1 else c
+
+
 @triton.jit(do_not_specialize=["seed"])
 def max_pool(
     x_ptr,
@@ -57,7 +63,7 @@ def max_pool(
             best = tl.where(take, x, best)
             index = tl.where(take, i * KW + j, index)
     offsets = row * C + c
-    y = EPILOGUE(best, offsets, c, mask, aux, seed)
+    y = EPILOGUE(best, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
     if index_ptr is not None:
         tl.store(index_ptr + offsets, index.to(index_ptr.dtype.element_ty), mask=mask)
@@ -110,7 +116,7 @@ def max_pool_gradient(
             dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
             total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
     offsets = row * C + c
-    dx = EPILOGUE(total, offsets, c, mask, aux, seed)
+    dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
     tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
@@ -205,7 +211,7 @@ def sum_pool(
     if NORM:
         total = tl.sqrt(total)
     offsets = row * C + c
-    y = EPILOGUE(total, offsets, c, mask, aux, seed)
+    y = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
@@ -270,5 +276,5 @@ def sum_pool_gradient(
     offsets = row * C + c
     if x_ptr is not None:
         total *= tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    dx = EPILOGUE(total, offsets, c, mask, aux, seed)
+    dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
     tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)

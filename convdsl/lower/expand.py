@@ -55,7 +55,7 @@ class Expander:
     """Expands the chains of the program ``root`` into ``nodes``.
 
     inputs: the named inputs, which the blocks of that file can reach. top: its outermost scope.
-    resized: the input is not the one the file was written for.
+    resized: the input is not the one the file was written for, so notes are not held to sizes.
     """
 
     root: Unit
@@ -131,11 +131,21 @@ class Expander:
         if isinstance(result, Poison):
             return
         wanted = tensor_type(note.shape)
-        if result is None or result.type != wanted:
+        if result is None or not self._is_as_noted(result, wanted):
             found = "nothing" if result is None else self.nodes.notation.show(result.type)
             message = f"this is {found}, not {self.nodes.notation.show(wanted)}"
-            help = "the note may hold for the file's own input only; then leave it out"
+            help = "for another input the sizes of a note may differ, but not channels and axes;"
+            help += " leave it out if it holds for the file's own input only"
             raise failure("E211", message, note.span, help if self.resized else None)
+
+    def _is_as_noted(self, result: Tensor, wanted: TensorType) -> bool:
+        """Equal; of another input only what its size has no part in, channels and axes."""
+        kind = result.type
+        if not self.resized or len(kind.shape) != len(wanted.shape):
+            return kind == wanted
+        if kind.is_vector and not self.nodes.has_fixed_length(result):
+            return True
+        return kind.channels == wanted.channels
 
     def _repeat(
         self,

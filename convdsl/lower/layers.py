@@ -1,5 +1,6 @@
 """Looks names of layers and heads up in the registry, and layers up by what they can do."""
 
+import re
 from collections.abc import Iterable
 from functools import cache
 
@@ -25,14 +26,24 @@ def head_signature(name: str) -> Signature | None:
 
 def unknown_layer(name: str, span: Span, recipes: Iterable[str]) -> Diagnostic:
     """The E200 finding, with the nearest layer, block or module."""
-    alias = next((n for n, layer in LAYERS.items() if name.upper() in layer.aliases), None)
-    near = f"did you mean {alias}?" if alias else suggestion(name, (*LAYERS, *recipes))
+    known = _known_as(name)
+    near = f"did you mean {known}?" if known else suggestion(name, (*LAYERS, *recipes))
     return Diagnostic(
         "E200",
         f"no layer, block or module is called `{name}`",
         (Label(span),),
         help=near or "`convdsl layers` lists the layers",
     )
+
+
+def _known_as(name: str) -> str | None:
+    """The layer other systems call ``name``, with whatever underscores and number of axes."""
+    plain = name.upper().replace("_", "")
+    for key in (plain, re.sub("[12]D", "", plain)):
+        for known, layer in LAYERS.items():
+            if key == known.replace("_", "") or key in layer.aliases:
+                return known
+    return None
 
 
 def unknown_head(name: str, span: Span) -> Diagnostic:

@@ -97,6 +97,18 @@ class Nodes:
                 labels = (Label(use.name_span), *disagreement(use.branches, self.notation))
             raise Failed(shape_problem(error, op.name, labels, self.notation)) from None
 
+    def has_fixed_length(self, vector: Value) -> bool:
+        """Whether layers alone decide its length: it comes from no input and no flattened map."""
+        flatten = type(flattening())
+        vectors = [vector]
+        for value in vectors:  # which grows by what they are made of
+            node = self.producers.get(value)
+            if node is None or isinstance(node.op, flatten):
+                return False
+            if not (isinstance(node.op, Layer) and node.op.flattens):
+                vectors += [v for v in node.inputs if v.type.is_vector and v not in vectors]
+        return True
+
     def _add(self, op: Layer, inputs: list[Value], use: Use, path: str) -> Value:
         self._budget.layer(use.span, use.origin.frames)
         facts = self._facts(op, tuple(value.type for value in inputs))

@@ -23,7 +23,7 @@ from convdsl.lower.nodes import Nodes, identifier
 from convdsl.lower.options import Lowered, Options, Uses
 from convdsl.lower.scope import POISON, Flow, Scope, Tags
 from convdsl.lower.scope import Path as Names
-from convdsl.lower.shapes import notation_of, tensor_type
+from convdsl.lower.shapes import notation_of, sizes_of, tensor_type
 from convdsl.lower.unit import Unit, collect
 from convdsl.lower.walk import expressions, operators, walk
 from convdsl.source import Source, Span
@@ -83,7 +83,8 @@ class _Lowering:
         nodes = Nodes(notation, options.strict, budget, findings)
         top = Names()
         tags = Tags()
-        resized = options.inputs is not None and bool(unit.inputs)
+        written = [sizes_of(declared.shape) for declared in unit.inputs[:1]]
+        resized = options.inputs is not None and written not in ([], [sizes_of(options.inputs)])
         expander = Expander(unit, nodes, budget, findings, tags, top, resized)
         start, inputs = self._inputs(nodes, tags)
         outputs = self._outputs(expander, start)

@@ -7,11 +7,15 @@ from convdsl.syntax import ast
 _AXES = {1: "C", 2: "CL", 3: "CHW"}
 
 
-def tensor_type(shape: ast.Shape) -> TensorType:
-    """The type of one sample; `32x32x3` is height, width, channels."""
+def sizes_of(shape: ast.Shape) -> tuple[int, ...]:
+    """The sizes in torch's order; `32x32x3` is height, width, channels."""
     dims = shape.dims
-    if shape.notation == "HWC":
-        dims = (dims[-1], *dims[:-1])
+    return (dims[-1], *dims[:-1]) if shape.notation == "HWC" else dims
+
+
+def tensor_type(shape: ast.Shape) -> TensorType:
+    """The type of one sample. Raises Failed E107."""
+    dims = sizes_of(shape)
     if min(dims) < 1:
         raise failure("E107", "every size of a shape is at least 1", shape.span)
     return TensorType(dims)

@@ -11,11 +11,11 @@ _AXES = {1: ("position",), 2: ("row", "column")}
 def dropped(window: Window | None, x: TensorType, strict: bool = False) -> str | None:
     """What is left out of ``x``, with the fraction: ``(7-3+0)/3+1 = 2.33: drops 1 column``.
 
-    None if nothing is, or if the window rounds up. Where only padding is left out (a 7x7 window
-    with S=2, P=3 over 224), or no more than between any two windows (1x1 with S=2), only
-    ``strict`` speaks of it. Axes with the same numbers share one fraction.
+    None if nothing is, if the window rounds up, or if windows differ. Where only padding is left
+    out (a 7x7 window with S=2, P=3 over 224), or no more than between any two windows (1x1 with
+    S=2), only ``strict`` speaks of it. Axes with the same numbers share one fraction.
     """
-    if window is None or window.everything or window.ceil or window.transposed:
+    if window is None or window.everything or window.ceil or window.transposed or window.uneven:
         return None
     words = _AXES.get(len(x.spatial), ())
     by_fraction: dict[str, list[str]] = {}

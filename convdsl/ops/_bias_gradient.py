@@ -7,7 +7,7 @@ from convdsl.ir.launch import Schedule, Tail
 from convdsl.ir.op import Op
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops._channel_sum import channel_sum
-from convdsl.ops._conv_launches import total_of
+from convdsl.ops._reduce import total_of
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from convdsl.ir.graph import Value
 from convdsl.ir.launch import Launch, Nest, Schedule, Size, Tail
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops._convolution import Geometry
+from convdsl.ops._reduce import total_of
 from convdsl.ops._tiles import (
     TYPICAL_BATCH,
     depth_block,
@@ -19,9 +20,6 @@ from convdsl.ops._tiles import (
     weight_gradient_tile,
 )
 from convdsl.ops._window import as_map, over_a_map
-
-#: elements one program of the ordered sum adds up
-REDUCE_BLOCK = 64
 
 
 def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tail: Tail) -> Launch:
@@ -117,32 +115,3 @@ def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | 
     )
     total = total_of(partial, dw, db, (filters, channels, taps))
     return Schedule((shares, total), (partial,))
-
-
-def total_of(
-    partial: Value,
-    dw: Value,
-    db: Value | None,
-    sizes: tuple[int, int, int],
-    block: int = REDUCE_BLOCK,
-) -> Launch:
-    """The launch that adds up ``partial`` (split, filters * taps * channels [+ filters]).
-
-    sizes: (filters, channels, taps), in which order ``dw`` is written.
-    """
-    split, size = partial.type.shape
-    filters, channels, taps = sizes
-    return Launch(
-        Nest("reduce", "sum_partials"),
-        {
-            "partial_ptr": partial,
-            "dw_ptr": dw,
-            "db_ptr": db,
-            "filters": Size(f"{filters}"),
-            "channels": Size(f"{channels}"),
-            "taps": Size(f"{taps}"),
-            "SPLIT": split,
-            "BLOCK": block,
-        },
-        (str(-(-size // block)),),
-    )

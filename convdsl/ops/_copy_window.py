@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.launch import Nest, Schedule, Tail
 from convdsl.ir.op import Op
 from convdsl.ir.types import TensorType
-from convdsl.ops._rows import tile
+from convdsl.ops._rows import block_launch
 from convdsl.ops._window import as_map
 
 
@@ -42,14 +42,12 @@ def copy_window(x: Value, y: Value, start: tuple[int, ...], value: float = 0.0) 
     """One launch that copies ``x`` from ``start`` (per axis) on into ``y``, ``value`` outside."""
     large, small = as_map(x.type), as_map(y.type)
     top, left = (0, *start)[-2:]
-    rows, columns = tile(small.channels)
-    count = f"n * {small.pixels}"
-    launch = Launch(
+    launch = block_launch(
         Nest("copy_window", "copy_window"),
+        small,
         {
             "x_ptr": x,
             "y_ptr": y,
-            "rows": Size(count),
             "H": large.height,
             "W": large.width,
             "C": large.channels,
@@ -58,9 +56,6 @@ def copy_window(x: Value, y: Value, start: tuple[int, ...], value: float = 0.0) 
             "TOP": top,
             "LEFT": left,
             "VALUE": value,
-            "ROWS": rows,
-            "COLS": columns,
         },
-        (f"triton.cdiv({count}, {rows})", str(-(-small.channels // columns))),
     )
     return Schedule((launch,))

@@ -7,8 +7,8 @@ from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size, Tail
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops._conv_gradients import ConvGradInput, ConvGradWeight
-from convdsl.ops._conv_launches import total_of
 from convdsl.ops._convolution import Geometry
+from convdsl.ops._reduce import total_of
 from convdsl.ops._rows import tile
 from convdsl.ops._tiles import SHORTEST_SPLIT, TYPICAL_BATCH, power_of_two
 

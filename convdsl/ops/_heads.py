@@ -8,7 +8,7 @@ from convdsl.ir.head import LossValues
 from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size
 from convdsl.ir.op import Initializer, ParameterSpec, ShapeError
 from convdsl.ir.types import DType, TensorType
-from convdsl.ops._rows import row_tile
+from convdsl.ops._rows import row_launch, row_tile
 
 #: elements of one program of an elementwise loss
 BLOCK = 1024
@@ -57,19 +57,9 @@ def over_rows(
     ``n``; None: the kernel stores weights beside its sums, and the sum of those is the divisor.
     """
     kind = values.output.type
-    rows, columns, warps = row_tile(kind.channels)
-    count = f"n * {kind.pixels}"
-    tiling: dict[str, Argument] = {
-        "rows": Size(count),
-        "C": kind.channels,
-        "ROWS": rows,
-        "COLS": columns,
-    }
-    most = -(-kind.pixels // rows)
-    programs = f"triton.cdiv({count}, {rows})"
-    return _schedule(
-        Launch(function, {**tiling, **arguments}, (programs,), warps), values, most, factor, divisor
-    )
+    rows, _ = row_tile(kind.channels)
+    each = row_launch(function, kind, arguments)
+    return _schedule(each, values, -(-kind.pixels // rows), factor, divisor)
 
 
 def over_elements(
@@ -78,12 +68,9 @@ def over_elements(
     """A loss of every element by itself; ``factor`` as above."""
     elements = values.output.type.elements
     count = f"n * {elements}"
-    tiling: dict[str, Argument] = {"elements": Size(count), "BLOCK": BLOCK}
-    most = -(-elements // BLOCK)
-    programs = f"triton.cdiv({count}, {BLOCK})"
-    return _schedule(
-        Launch(function, {**tiling, **arguments}, (programs,)), values, most, factor, count
-    )
+    given = {**arguments, "elements": Size(count), "BLOCK": BLOCK}
+    each = Launch(function, given, (f"triton.cdiv({count}, {BLOCK})",))
+    return _schedule(each, values, -(-elements // BLOCK), factor, count)
 
 
 def _schedule(

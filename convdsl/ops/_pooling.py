@@ -183,6 +183,9 @@ def pooling_launch(
     stored = large if gradient else small
     # a thread goes through large windows, as global pooling has them, for one number at a time
     elements = 128 if not gradient and prod(window.kernel) > 128 else 1024
+    if large.channels <= 4:
+        # each number is an instruction of its own; more of them spill registers on sm_90
+        elements = min(elements, 512)
     rows, columns = tile(large.channels, elements)
     count = f"n * {stored.pixels}"
     arguments: dict[str, Argument] = {

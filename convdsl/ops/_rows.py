@@ -1,5 +1,9 @@
-"""Tensors as rows of channels, the way they lie in memory: block sizes for kernels over rows."""
+"""Tensors as rows of channels, the way they lie in memory: blocks and launches over rows."""
 
+from collections.abc import Mapping
+
+from convdsl.ir.launch import Argument, Launch, Nest, Size
+from convdsl.ir.types import TensorType
 from convdsl.ops._tiles import power_of_two
 
 
@@ -9,7 +13,29 @@ def tile(channels: int, elements: int = 1024, most: int = 128) -> tuple[int, int
     return max(1, elements // columns), columns
 
 
-def row_tile(channels: int) -> tuple[int, int, int]:
-    """(ROWS, COLS, warps) for kernels that reduce over rows: 16 elements a thread."""
-    rows, columns = tile(channels, elements=2048, most=4096)
-    return rows, columns, rows * columns // 512
+def row_tile(channels: int) -> tuple[int, int]:
+    """(ROWS, COLS) of a block that is as wide as the rows, to reduce over them."""
+    return tile(channels, elements=2048, most=4096)
+
+
+def block_launch(nest: Nest, stored: TensorType, arguments: Mapping[str, Argument]) -> Launch:
+    """A launch whose programs make a block each of the rows and channels of ``stored``.
+
+    Adds the arguments ``rows``, ``ROWS`` and ``COLS``.
+    """
+    height, width = tile(stored.channels)
+    count = f"n * {stored.pixels}"
+    given = {**arguments, "rows": Size(count), "ROWS": height, "COLS": width}
+    grid = (f"triton.cdiv({count}, {height})", str(-(-stored.channels // width)))
+    return Launch(nest, given, grid)
+
+
+def row_launch(nest: Nest, x: TensorType, arguments: Mapping[str, Argument]) -> Launch:
+    """A launch whose programs go over the whole width of their rows of ``x``, to reduce them.
+
+    16 elements a thread. Adds the arguments ``rows``, ``C``, ``ROWS`` and ``COLS``.
+    """
+    height, width = row_tile(x.channels)
+    count = f"n * {x.pixels}"
+    given = {**arguments, "rows": Size(count), "C": x.channels, "ROWS": height, "COLS": width}
+    return Launch(nest, given, (f"triton.cdiv({count}, {height})",), height * width // 512)

@@ -45,9 +45,11 @@ def product_tile(rows: int, columns: int, block_k: int, programs: int = 1) -> Ti
 def weight_gradient_tile(filters: int, columns: int) -> Tile:
     """For a result of filters x (taps * channels), contracted over the pixels of the batch."""
     m, n = _side(filters), _side(columns)
-    # ptxas spills registers of some small tiles with three stages on sm_80 and sm_90, and of wide
-    # ones with four warps where the pixels' odd channels are loaded one by one
-    return Tile(m, n, 64, warps=8 if n == 128 else 4, stages=3 if m * n >= 64 * 64 else 2)
+    # what ptxas spills decides on sm_80 and sm_90: thin tiles with three stages or other numbers of
+    # warps, wide ones with four warps where the pixels' odd channels are loaded one by one
+    if min(m, n) < 64:
+        return Tile(m, n, 64, warps=8 if n == 64 else 4, stages=2)
+    return Tile(m, n, 64, warps=8 if n == 128 else 4, stages=3)
 
 
 def splits(tiles: int, pixels: int) -> int:

@@ -8,6 +8,7 @@ that the window fits.
 
 from dataclasses import replace
 
+from convdsl.ir import arguments
 from convdsl.ir.arguments import Pair
 from convdsl.ir.op import ShapeError, Window
 from convdsl.ir.types import TensorType
@@ -16,6 +17,19 @@ from convdsl.ir.types import TensorType
 Padding = str | tuple[Pair, ...]
 
 _KINDS = {1: "a sequence of length x channels", 2: "a map of height x width x channels"}
+
+
+#: converter and ``doc`` of the argument ``pad`` of layers that convolve maps, and sequences
+map_padding = arguments.padding("same", "half", "valid", "full")
+AROUND_MAP = (
+    "zeros around the map: a number, HxW, ((top, bottom), (left, right)); half = (F-1)/2, same = "
+    "output of ceil(W/S), valid = 0, full = F-1"
+)
+sequence_padding = arguments.padding("same", "half", "valid", "full", axes=1)
+AROUND_SEQUENCE = (
+    "zeros around the sequence: a number, (start, end); half = (F-1)/2, same = output of "
+    "ceil(L/S), valid = 0, full = F-1"
+)
 
 
 def extent(kernel: int, dilation: int = 1) -> int:

@@ -17,6 +17,7 @@ class Activity(Layer):
     l1: float = field(0.0, convert=number(0.0), doc="factor of the sum of |x|")
     l2: float = field(0.0, convert=number(0.0), doc="factor of the sum of x^2")
 
+    aliases = ("ACTIVITYREGULARIZATION",)
     examples = (("6@5x7", "ACTIVITY(l1=0.01)"), ("10", "ACTIVITY(l1=0.1, l2=0.01)"))
 
     @property

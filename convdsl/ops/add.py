@@ -17,6 +17,7 @@ class Add(Layer):
 
     arity = 0
     has_epilogue = True
+    aliases = ("SUM", "PLUS", "ELTWISE")
     examples = (
         ("6@5x7", "ADD{ID | RELU}"),
         ("10", "ADD{SIGMOID | TANH | RELU}"),

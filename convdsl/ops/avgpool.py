@@ -12,7 +12,7 @@ class AvgPool(SumPooling):
     count_pad: bool = field(
         True, convert=flag, doc="whether the mean counts the zeros of the padding"
     )
-    aliases = ("AVGPOOL1D", "AVGPOOL2D", "AVERAGEPOOLING2D", "AVG_POOL", "MEANPOOL")
+    aliases = ("AVERAGEPOOL", "AVERAGEPOOLING", "MEANPOOL")
     examples = (
         ("6@6x8", "AVGPOOL"),
         ("3@7x9", "AVGPOOL(3, S=2)"),

@@ -11,11 +11,9 @@ from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size, Tail
 from convdsl.ir.op import ONES, ZEROS, Layer, Op, ParameterSpec, op
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops._pointwise import pointwise_schedule
-from convdsl.ops._rows import tile
+from convdsl.ops._reduce import total_of
+from convdsl.ops._rows import block_launch, tile
 from convdsl.ops._tiles import TYPICAL_BATCH, splits
-
-#: elements one program of the ordered sum adds up
-REDUCE_BLOCK = 64
 
 
 @op("BN")
@@ -36,7 +34,7 @@ class BatchNorm(Layer):
 
     has_epilogue = True
     cancels_bias = True
-    aliases = ("BATCHNORM", "BATCH_NORM", "BATCHNORM2D")
+    aliases = ("BATCHNORM", "BATCHNORMALIZATION")
     extras = ("mean", "rstd", "running_mean", "running_var")
     updates: ClassVar[Mapping[int, int]] = {2: 3, 3: 4}
     examples = (
@@ -167,7 +165,7 @@ class FixedNorm(Op):
 
     def expression(self, *operands: str) -> str:
         x, weight, bias, mean, var = operands
-        return f"({x} - {mean}) * (tl.rsqrt({var} + {self.eps}) * {weight}) + {bias}"
+        return f"{bias} + tl.rsqrt({var} + {self.eps}) * {weight} * ({x} - {mean})"
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         return pointwise_schedule(node, tail)
@@ -207,21 +205,7 @@ class BatchNormGradient(Op):
         partial = sums.partial(dw)
         tensors = {"dy_ptr": dy, "x_ptr": x, "mean_ptr": mean, "rstd_ptr": rstd}
         each = sums.launch("gradient_sums", {**tensors, "partial_ptr": partial})
-        channels = x.type.channels
-        total = Launch(
-            Nest("reduce", "sum_partials"),
-            {
-                "partial_ptr": partial,
-                "dw_ptr": dw,
-                "db_ptr": db,
-                "filters": Size(f"{channels}"),
-                "channels": Size("1"),
-                "taps": Size("1"),
-                "SPLIT": sums.split,
-                "BLOCK": REDUCE_BLOCK,
-            },
-            (str(-(-2 * channels // REDUCE_BLOCK)),),
-        )
+        total = total_of(partial, dw, db, (x.type.channels, 1, 1))
         tensors |= {"weight_ptr": weight, "dw_ptr": dw, "db_ptr": db, "dx_ptr": tail.output}
         apply = _elementwise("normalize_gradient", tensors, x.type, training=Size("training"))
         return Schedule((each, total, apply), (partial,))
@@ -269,15 +253,5 @@ class _Sums:
 def _elementwise(
     function: str, tensors: Mapping[str, Argument], x: TensorType, **more: Argument
 ) -> Launch:
-    rows, columns = tile(x.channels)
-    count = f"n * {x.pixels}"
-    arguments: dict[str, Argument] = {
-        **tensors,
-        "rows": Size(count),
-        "channels": Size(f"{x.channels}"),
-        **more,
-        "ROWS": rows,
-        "COLS": columns,
-    }
-    grid = (f"triton.cdiv({count}, {rows})", str(-(-x.channels // columns)))
-    return Launch(Nest("batch_norm", function), arguments, grid)
+    channels = Size(f"{x.channels}")
+    return block_launch(Nest("batch_norm", function), x, {**tensors, "channels": channels, **more})

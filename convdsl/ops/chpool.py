@@ -17,6 +17,7 @@ class ChannelPool(ChannelPooling):
         None, convert=optional(whole(1)), letter="S", doc="step of the window; the window itself"
     )
     mode: str = field("max", convert=choice("max", "avg"), doc="maximum or mean")
+    aliases = ("CHANNELPOOL", "CROSSCHANNELPOOL")
     examples = (
         ("6@5x7", "CHPOOL"),
         ("7@3x4", "CHPOOL(3, S=2)"),

@@ -7,7 +7,7 @@ from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Launch, Nest, Schedule, Size, Tail
 from convdsl.ir.op import Layer, Op, op
 from convdsl.ir.types import TensorType
-from convdsl.ops._rows import tile
+from convdsl.ops._rows import block_launch
 from convdsl.ops.add import Add, disagreement
 
 
@@ -16,6 +16,7 @@ class Concat(Layer):
     """All channels of the first branch, then of the second, ... (Szegedy et al., 2014)."""
 
     arity = 0
+    aliases = ("CONCATENATE", "CAT", "MERGE")
     examples = (
         ("6@5x7", "CONCAT{ID | RELU}"),
         ("10", "CONCAT{SIGMOID | ID | RELU}"),
@@ -74,21 +75,16 @@ class Slice(Op):
 
 
 def _copy(x: Value, x_start: int, y: Value, y_start: int, count: int) -> Launch:
-    rows, columns = tile(count)
-    pixels = f"n * {x.type.pixels}"
-    return Launch(
+    return block_launch(
         Nest("copy_slice", "copy_slice"),
+        x.type.with_shape(count, *x.type.spatial),
         {
             "x_ptr": x,
             "y_ptr": y,
-            "rows": Size(pixels),
             "x_channels": Size(f"{x.type.channels}"),
             "x_start": Size(f"{x_start}"),
             "y_channels": Size(f"{y.type.channels}"),
             "y_start": Size(f"{y_start}"),
             "count": Size(f"{count}"),
-            "ROWS": rows,
-            "COLS": columns,
         },
-        grid=(f"triton.cdiv({pixels}, {rows})", str(-(-count // columns))),
     )

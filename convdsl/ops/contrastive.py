@@ -14,7 +14,7 @@ from convdsl.ops._heads import over_elements
 class Contrastive(Head):
     """L = mean over the batch of y d^2 + (1 - y) max(0, margin - d)^2, d the distance of a pair.
 
-    LABELS: y = 1 IS A SIMILAR PAIR, y = 0 a different one, a number a sample. Hadsell, Chopra and
+    Labels: y = 1 is a similar pair, y = 0 a different one, a number a sample. Hadsell, Chopra and
     LeCun (2006), "Dimensionality Reduction by Learning an Invariant Mapping", write it the other
     way round (their Y = 1 is a different pair) and with a factor of 1/2, which is left out here.
     predict() gives the distance.
@@ -23,7 +23,7 @@ class Contrastive(Head):
     on_scores: ClassVar[bool] = False
 
     margin: float = field(
-        1.0, convert=number(0.0), doc="Distance at which a different pair is far enough apart."
+        1.0, convert=number(0.0), doc="distance at which a different pair is far enough apart"
     )
 
     def check(self, output: TensorType) -> None:

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from convdsl.ir.arguments import ArgumentError, Pair, field, flag, padding, pair, whole
+from convdsl.ir.arguments import ArgumentError, Pair, field, flag, pair, whole
 from convdsl.ir.op import Layer, op
 from convdsl.ir.types import TensorType
 from convdsl.ops._conv_layer import Convolution
 from convdsl.ops._convolution import Geometry, convolution, refuse_axes
 from convdsl.ops._position_bias import PositionBias
-from convdsl.ops._window import Padding
+from convdsl.ops._window import AROUND_MAP, Padding, map_padding
 
 
 def bias_kind(value: object) -> bool | str:
@@ -31,13 +31,7 @@ class Conv(Convolution):
     filters: int = field(letter="K", convert=whole(1), doc="number of filters: output channels")
     kernel: Pair = field((3, 3), letter="F", convert=pair(1), doc="extent of a filter, F or HxW")
     stride: Pair = field((1, 1), letter="S", convert=pair(1), doc="step between two places")
-    pad: Padding = field(
-        "half",
-        letter="P",
-        convert=padding("same", "half", "valid", "full"),
-        doc="zeros around the map: a number, HxW, ((top, bottom), (left, right)); half = (F-1)/2, "
-        "same = output of ceil(W/S), valid = 0, full = F-1",
-    )
+    pad: Padding = field("half", letter="P", convert=map_padding, doc=AROUND_MAP)
     dilation: Pair = field((1, 1), convert=pair(1), doc="distance between the taps of a filter")
     groups: int = field(1, convert=whole(1), doc="independent shares of channels and filters")
     bias: bool | str = field(
@@ -45,6 +39,7 @@ class Conv(Convolution):
     )
 
     can_pool = True
+    aliases = ("CONVOLUTION",)
     examples = (
         ("3@8x8", "CONV(4, F=3)"),
         ("4@9x7", "CONV(6, F=3x2, S=2, P=same, groups=2)"),

@@ -1,11 +1,11 @@
 """CONV1D: convolution over sequences."""
 
-from convdsl.ir.arguments import field, flag, padding, single, whole
+from convdsl.ir.arguments import field, flag, single, whole
 from convdsl.ir.op import op
 from convdsl.ir.types import TensorType
 from convdsl.ops._conv_layer import Convolution
 from convdsl.ops._convolution import Geometry, convolution, refuse_axes
-from convdsl.ops._window import Padding
+from convdsl.ops._window import AROUND_SEQUENCE, Padding, sequence_padding
 
 
 @op("CONV1D")
@@ -23,19 +23,14 @@ class Conv1d(Convolution):
     stride: tuple[int, ...] = field(
         (1,), letter="S", convert=single(1), doc="step between two places"
     )
-    pad: Padding = field(
-        "half",
-        letter="P",
-        convert=padding("same", "half", "valid", "full", axes=1),
-        doc="zeros around the sequence: a number or (start, end); half = (F-1)/2, same = output of "
-        "ceil(L/S), valid = 0, full = F-1",
-    )
+    pad: Padding = field("half", letter="P", convert=sequence_padding, doc=AROUND_SEQUENCE)
     dilation: tuple[int, ...] = field(
         (1,), convert=single(1), doc="distance between the taps of a filter"
     )
     groups: int = field(1, convert=whole(1), doc="independent shares of channels and filters")
     bias: bool = field(True, convert=flag, doc="add a learned number per filter")
 
+    aliases = ("CONVOLUTION1D",)
     examples = (
         ("3@8", "CONV1D(4, F=3)"),
         ("1@6", "CONV1D(1, F=3, P=valid)"),

@@ -20,7 +20,7 @@ class Crop(Spatial):
 
     size: int | Pair = field(convert=one_or(pair(1)), doc="size of what is kept, one number or HxW")
     has_epilogue = True
-    aliases = ("CENTERCROP", "CENTER_CROP", "CROPPING2D", "CROPPING1D")
+    aliases = ("CENTERCROP", "CROPPING")
     examples = (
         ("3@8x8", "CROP(4)"),
         ("2@7x6", "CROP(4x3)"),

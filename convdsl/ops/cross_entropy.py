@@ -24,15 +24,15 @@ class SoftmaxCrossEntropy(Head):
     class_weights: tuple[float, ...] | None = field(
         None,
         convert=optional(numbers(0.0)),
-        doc="One number >= 0 per class: how much a sample of that class counts, (0.2, 1, 3).",
+        doc="how much a sample of each class counts: one number >= 0 per class, (0.2, 1, 3)",
     )
     label_smoothing: float = field(
         0.0,
         convert=number(0.0, 1.0),
-        doc="Share of the target spread evenly over all classes (Szegedy et al., 2015).",
+        doc="share of the target spread evenly over all classes (Szegedy et al., 2015)",
     )
     ignore_index: int = field(
-        -100, convert=whole(), doc="Label of samples, steps or pixels that do not count."
+        -100, convert=whole(), doc="label of samples, steps or pixels that do not count"
     )
 
     def check(self, output: TensorType) -> None:

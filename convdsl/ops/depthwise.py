@@ -1,6 +1,6 @@
 """DWCONV: depthwise convolution, on loop nests of its own."""
 
-from convdsl.ir.arguments import Pair, field, flag, padding, pair, whole
+from convdsl.ir.arguments import Pair, field, flag, pair, whole
 from convdsl.ir.graph import Node
 from convdsl.ir.launch import Schedule, Tail
 from convdsl.ir.op import Op, op
@@ -8,7 +8,7 @@ from convdsl.ir.types import TensorType
 from convdsl.ops._conv_layer import Convolution
 from convdsl.ops._convolution import Geometry, convolution, refuse_axes
 from convdsl.ops._depthwise_gradients import DepthwiseGradInput, DepthwiseGradWeight, launch
-from convdsl.ops._window import Padding
+from convdsl.ops._window import AROUND_MAP, Padding, map_padding
 
 
 @op("DWCONV")
@@ -20,18 +20,12 @@ class DwConv(Convolution):
 
     kernel: Pair = field((3, 3), letter="F", convert=pair(1), doc="extent of a filter, F or HxW")
     stride: Pair = field((1, 1), letter="S", convert=pair(1), doc="step between two places")
-    pad: Padding = field(
-        "half",
-        letter="P",
-        convert=padding("same", "half", "valid", "full"),
-        doc="zeros around the map: a number, HxW, ((top, bottom), (left, right)); half = (F-1)/2, "
-        "same = output of ceil(W/S), valid = 0, full = F-1",
-    )
+    pad: Padding = field("half", letter="P", convert=map_padding, doc=AROUND_MAP)
     dilation: Pair = field((1, 1), convert=pair(1), doc="distance between the taps of a filter")
     multiplier: int = field(1, letter="M", convert=whole(1), doc="filters per channel")
     bias: bool = field(True, convert=flag, doc="add a learned number per filter")
 
-    aliases = ("DEPTHWISE", "DEPTHWISE_CONV", "DEPTHWISECONV2D")
+    aliases = ("DEPTHWISE", "DEPTHWISECONV")
     examples = (
         ("3@6x5", "DWCONV"),
         ("4@9x7", "DWCONV(F=3x2, S=2, P=same)"),

@@ -7,10 +7,10 @@ from typing import Any
 from convdsl.ir.arguments import ArgumentError, field
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.launch import Argument, Nest, Schedule, Tail
 from convdsl.ir.op import Layer, Op, ShapeError, Window, op
 from convdsl.ir.types import TensorType
-from convdsl.ops._rows import row_tile
+from convdsl.ops._rows import row_launch
 from convdsl.ops.add import Add, disagreement, projection
 
 #: what torch adds to every difference, so that equal vectors have a gradient
@@ -36,7 +36,7 @@ class Distance(Layer):
 
     arity = 0
     has_epilogue = True
-    aliases = ("PAIRWISEDISTANCE", "PAIRWISE_DISTANCE", "EUCLIDEAN")
+    aliases = ("PAIRWISEDISTANCE", "EUCLIDEAN")
     examples = (
         ("10", "DISTANCE{ID | TANH}"),
         ("7", "DISTANCE(p=1){FC(5) | SIGMOID - FC(5)}"),
@@ -115,19 +115,5 @@ class DistanceGradient(Op):
 
 
 def _over_rows(function: str, tensors: Mapping[str, Argument], a: Value, power: int) -> Schedule:
-    rows, columns, warps = row_tile(a.type.channels)
-    launch = Launch(
-        Nest("distance", function),
-        {
-            **tensors,
-            "rows": Size("n"),
-            "C": a.type.channels,
-            "EPS": EPS,
-            "POWER": power,
-            "ROWS": rows,
-            "COLS": columns,
-        },
-        (f"triton.cdiv(n, {rows})",),
-        warps=warps,
-    )
-    return Schedule((launch,))
+    arguments = {**tensors, "EPS": EPS, "POWER": power}
+    return Schedule((row_launch(Nest("distance", function), a.type, arguments),))

@@ -28,6 +28,7 @@ class Dropout(Pointwise):
     torch = "F.dropout({x}, {p}, training)"
     is_activation = False
     helpers = (Nest("dropout", "dropout"),)
+    aliases = ("DROP",)
     examples = (("6@5x7", "DROPOUT"), ("10", "DROPOUT(0.2)"))
 
     def distinct(self, number: int) -> "Dropout":

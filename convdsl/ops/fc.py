@@ -21,7 +21,7 @@ class Fc(Weighted):
 
     has_epilogue = True
     flattens = True
-    aliases = ("DENSE", "LINEAR")
+    aliases = ("DENSE", "LINEAR", "FULLYCONNECTED", "INNERPRODUCT")
     examples = (("12", "FC(6)"), ("7", "FC(3, bias=false)"))
 
     def shape(self, *inputs: TensorType) -> TensorType:

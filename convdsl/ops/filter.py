@@ -1,13 +1,13 @@
 """FILTER: the lectures' image kernels, fixed numbers applied to each channel by itself."""
 
-from convdsl.ir.arguments import choice, field, padding
+from convdsl.ir.arguments import choice, field
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Role, Value
 from convdsl.ir.launch import Schedule, Tail
 from convdsl.ir.op import Initializer, Layer, ParameterSpec, Window, op
 from convdsl.ir.types import TensorType
 from convdsl.ops._depthwise_gradients import DepthwiseGradInput
-from convdsl.ops._window import Padding
+from convdsl.ops._window import AROUND_MAP, Padding, map_padding
 from convdsl.ops.depthwise import DwConv
 
 Rows = tuple[tuple[float, ...], ...]
@@ -46,13 +46,7 @@ class Filter(Layer):
     """
 
     kernel: str = field(convert=choice(*KERNELS), doc="name of the image kernel")
-    pad: Padding = field(
-        "same",
-        letter="P",
-        convert=padding("same", "half", "valid", "full"),
-        doc="zeros around the map: a number, HxW, ((top, bottom), (left, right)); same keeps the "
-        "size, half = (F-1)/2, valid = 0, full = F-1",
-    )
+    pad: Padding = field("same", letter="P", convert=map_padding, doc=AROUND_MAP)
 
     has_epilogue = True
     examples = (

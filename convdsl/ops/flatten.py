@@ -13,6 +13,7 @@ from convdsl.ir.types import TensorType
 class Flatten(Layer):
     """A map as one vector of C*H*W numbers, in torch's order C, H, W; a sequence likewise."""
 
+    aliases = ("RESHAPE",)
     examples = (("3@4x5", "FLATTEN"), ("3@7", "FLATTEN"), ("6", "FLATTEN"))
 
     def is_view(self, x: TensorType) -> bool:

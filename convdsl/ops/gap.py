@@ -17,7 +17,7 @@ class GlobalAvgPool(Spatial):
     """y[c] = mean of x[c] over all places, so a vector of C (Lin, Chen and Yan, 2013)."""
 
     has_epilogue = True
-    aliases = ("GLOBALAVGPOOL", "GLOBALAVERAGEPOOLING2D", "GLOBAL_AVG_POOL", "ADAPTIVEAVGPOOL2D")
+    aliases = ("GLOBALAVGPOOL", "GLOBALAVERAGEPOOLING")
     examples = (("6@5x7", "GAP"), ("130@1x1", "GAP"), ("3@9", "GAP"))
 
     def shape(self, *inputs: TensorType) -> TensorType:
@@ -38,12 +38,12 @@ class GlobalAvgPool(Spatial):
 
     def gradient(self, node: Node, dy: Value, build: Builder) -> dict[Value, Value]:
         x = node.inputs[0]
-        (dx,) = build.add(GlobalAvgPoolGrad(x.type), dy, names=(f"d_{x.name}",))
+        (dx,) = build.add(GlobalAvgPoolGradient(x.type), dy, names=(f"d_{x.name}",))
         return {x: dx}
 
 
 @dataclass(frozen=True)
-class GlobalAvgPoolGrad(Op):
+class GlobalAvgPoolGradient(Op):
     """dx[c, h, w] = dy[c] / (H*W)."""
 
     x: TensorType

@@ -20,7 +20,7 @@ class GlobalMaxPool(Layer):
     """
 
     has_epilogue = True
-    aliases = ("GLOBALMAXPOOL", "GLOBALMAXPOOLING2D", "GLOBAL_MAX_POOL", "ADAPTIVEMAXPOOL2D")
+    aliases = ("GLOBALMAXPOOL", "GLOBALMAXPOOLING")
     examples = (("6@5x7", "GMP"), ("130@1x1", "GMP"), ("3@9", "GMP"), ("2@12x13", "GMP"))
 
     def shape(self, *inputs: TensorType) -> TensorType:
@@ -48,12 +48,12 @@ class GlobalMaxPool(Layer):
 
     def gradient(self, node: Node, dy: Value, build: Builder) -> dict[Value, Value]:
         x, index = node.inputs[0], node.outputs[1]
-        (dx,) = build.add(GlobalMaxPoolGrad(x.type), dy, index, names=(f"d_{x.name}",))
+        (dx,) = build.add(GlobalMaxPoolGradient(x.type), dy, index, names=(f"d_{x.name}",))
         return {x: dx}
 
 
 @dataclass(frozen=True)
-class GlobalMaxPoolGrad(Op):
+class GlobalMaxPoolGradient(Op):
     """dx from (dy, index): the winner of each channel gets its dy."""
 
     x: TensorType

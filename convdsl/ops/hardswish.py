@@ -11,7 +11,9 @@ class HardSwish(Pointwise):
 
     forward = "{x} * hard_sigmoid({x})"
     # at the kinks torch's: 0 at -3 and 1 at 3
-    derivative = "tl.where({x} <= -3.0, 0.0, tl.where({x} < 3.0, {dy} * ({x} / 3.0 + 0.5), {dy}))"
+    derivative = (
+        "tl.where({x} <= -3.0, 0.0, {dy} * tl.where({x} < 3.0, {x} * (1.0 / 3.0) + 0.5, 1.0))"
+    )
     torch = "F.hardswish({x})"
     helpers = (Nest("hard_sigmoid", "hard_sigmoid"),)
     examples = (("6@5x7", "HARDSWISH"), ("10", "HARDSWISH"))

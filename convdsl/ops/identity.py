@@ -10,6 +10,7 @@ from convdsl.ir.types import TensorType
 class Identity(Layer):
     """y = x: the untouched branch of a merge (He et al., 2015)."""
 
+    aliases = ("IDENTITY", "SKIP")
     examples = (("6@5x7", "ID"), ("10", "ID"))
 
     def is_view(self, x: TensorType) -> bool:

@@ -21,7 +21,7 @@ class L2Pool(Pooling):
     the places it lacks held the mean square of those it has.
     """
 
-    aliases = ("LPPOOL2D", "LPPOOL1D", "LPPOOL", "L2_POOL", "NORMPOOL")
+    aliases = ("LPPOOL", "NORMPOOL")
     examples = (
         ("6@6x8", "L2POOL"),
         ("3@7x9", "L2POOL(3, S=2, P=1)"),

@@ -14,4 +14,5 @@ class LeakyRelu(Pointwise):
     # x > 0 exactly where y > 0, since the slope is not negative
     derivative = "tl.where({y} > 0.0, {dy}, {dy} * {slope})"
     torch = "F.leaky_relu({x}, {slope})"
+    aliases = ("LRELU",)
     examples = (("6@5x7", "LEAKY_RELU"), ("10", "LEAKY_RELU(slope=0.2)"))

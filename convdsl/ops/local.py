@@ -1,9 +1,9 @@
 """LOCAL: a locally connected layer over a map."""
 
-from convdsl.ir.arguments import Pair, field, flag, padding, pair, whole
+from convdsl.ir.arguments import Pair, field, flag, pair, whole
 from convdsl.ir.op import op
 from convdsl.ops._local import LocallyConnected
-from convdsl.ops._window import Padding
+from convdsl.ops._window import AROUND_MAP, Padding, map_padding
 
 
 @op("LOCAL")
@@ -17,16 +17,10 @@ class Local(LocallyConnected):
     filters: int = field(letter="K", convert=whole(1), doc="number of filters: output channels")
     kernel: Pair = field((3, 3), letter="F", convert=pair(1), doc="extent of a filter, F or HxW")
     stride: Pair = field((1, 1), letter="S", convert=pair(1), doc="step between two places")
-    pad: Padding = field(
-        "valid",
-        letter="P",
-        convert=padding("same", "half", "valid", "full"),
-        doc="zeros around the map: a number, HxW, ((top, bottom), (left, right)); half = (F-1)/2, "
-        "same = output of ceil(W/S), valid = 0, full = F-1",
-    )
+    pad: Padding = field("valid", letter="P", convert=map_padding, doc=AROUND_MAP)
     bias: bool = field(True, convert=flag, doc="add a learned number per filter and position")
 
-    aliases = ("LOCALLYCONNECTED2D", "LOCALLYCONNECTED", "LOCAL2D")
+    aliases = ("LOCALLYCONNECTED",)
     examples = (
         ("3@6x5", "LOCAL(4)"),
         ("2@7x6", "LOCAL(3, F=3x2, S=2, P=same, bias=false)"),

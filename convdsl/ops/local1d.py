@@ -1,9 +1,9 @@
 """LOCAL1D: a locally connected layer over a sequence."""
 
-from convdsl.ir.arguments import field, flag, padding, single, whole
+from convdsl.ir.arguments import field, flag, single, whole
 from convdsl.ir.op import op
 from convdsl.ops._local import LocallyConnected
-from convdsl.ops._window import Padding
+from convdsl.ops._window import AROUND_SEQUENCE, Padding, sequence_padding
 
 
 @op("LOCAL1D")
@@ -19,13 +19,7 @@ class Local1d(LocallyConnected):
     stride: tuple[int, ...] = field(
         (1,), letter="S", convert=single(1), doc="step between two places"
     )
-    pad: Padding = field(
-        "valid",
-        letter="P",
-        convert=padding("same", "half", "valid", "full", axes=1),
-        doc="zeros around the sequence: a number, (start, end); half = (F-1)/2, "
-        "same = output of ceil(L/S), valid = 0, full = F-1",
-    )
+    pad: Padding = field("valid", letter="P", convert=sequence_padding, doc=AROUND_SEQUENCE)
     bias: bool = field(True, convert=flag, doc="add a learned number per filter and place")
 
     aliases = ("LOCALLYCONNECTED1D",)

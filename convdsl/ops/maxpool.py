@@ -26,7 +26,7 @@ class MaxPool(Pooling):
         letter="P",
         doc="places around the map that never win, at most F/2",
     )
-    aliases = ("MAXPOOL", "MAXPOOL1D", "MAXPOOL2D", "MAXPOOLING2D", "MAX_POOL")
+    aliases = ("MAXPOOL", "MAXPOOLING", "POOLING")
     examples = (
         ("6@6x8", "POOL"),
         ("3@7x9", "POOL(3, S=2)"),
@@ -83,7 +83,7 @@ class MaxPool(Pooling):
 
     def gradient(self, node: Node, dy: Value, build: Builder) -> dict[Value, Value]:
         x, index = node.inputs[0], node.outputs[1]
-        (dx,) = build.add(MaxPoolGrad(self, x.type), dy, index, names=(f"d_{x.name}",))
+        (dx,) = build.add(MaxPoolGradient(self, x.type), dy, index, names=(f"d_{x.name}",))
         return {x: dx}
 
 
@@ -93,7 +93,7 @@ _IN_A_TILE = ((1, 2), (2, 1), (2, 2))
 
 
 @dataclass(frozen=True)
-class MaxPoolGrad(Op):
+class MaxPoolGradient(Op):
     """dx from (dy, index): every pixel gets dy of the windows it won."""
 
     of: MaxPool

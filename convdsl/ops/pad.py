@@ -34,7 +34,7 @@ class Pad(Spatial):
     )
     value: float = field(0.0, convert=number(), doc="what the new places hold")
     has_epilogue = True
-    aliases = ("ZEROPAD", "ZEROPAD2D", "ZEROPADDING2D", "CONSTANTPAD2D")
+    aliases = ("ZEROPAD", "ZEROPADDING", "CONSTANTPAD")
     examples = (
         ("3@4x5", "PAD(1)"),
         ("2@3x4", "PAD(0x2, value=-1.5)"),

@@ -22,6 +22,7 @@ class Prelu(Layer):
     init: float = field(0.25, convert=number(), doc="the slope to start from")
     has_epilogue = True
     is_activation = True
+    aliases = ("PARAMETRICRELU",)
     examples = (
         ("6@5x7", "PRELU"),
         ("3@9", "PRELU(init=-0.5)"),

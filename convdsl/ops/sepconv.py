@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from convdsl.ir.arguments import Pair, field, flag, padding, pair, whole
+from convdsl.ir.arguments import Pair, field, flag, pair, whole
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.op import Layer, ParameterSpec, op
 from convdsl.ir.types import TensorType
 from convdsl.ops._convolution import refuse_axes
 from convdsl.ops._weights import Weighted
-from convdsl.ops._window import Padding
+from convdsl.ops._window import AROUND_MAP, Padding, map_padding
 from convdsl.ops.conv import Conv
 from convdsl.ops.depthwise import DwConv
 
@@ -25,17 +25,11 @@ class SepConv(Weighted):
     filters: int = field(letter="K", convert=whole(1), doc="number of filters: output channels")
     kernel: Pair = field((3, 3), letter="F", convert=pair(1), doc="extent of a filter, F or HxW")
     stride: Pair = field((1, 1), letter="S", convert=pair(1), doc="step between two places")
-    pad: Padding = field(
-        "half",
-        letter="P",
-        convert=padding("same", "half", "valid", "full"),
-        doc="zeros around the map: a number, HxW, ((top, bottom), (left, right)); half = (F-1)/2, "
-        "same = output of ceil(W/S), valid = 0, full = F-1",
-    )
+    pad: Padding = field("half", letter="P", convert=map_padding, doc=AROUND_MAP)
     dilation: Pair = field((1, 1), convert=pair(1), doc="distance between the taps of a filter")
     bias: bool = field(True, convert=flag, doc="add a learned number per filter at the end")
 
-    aliases = ("SEPARABLE", "SEPARABLECONV", "SEPARABLE_CONV", "SEPARABLECONV2D")
+    aliases = ("SEPARABLE", "SEPARABLECONV")
     examples = (
         ("3@6x5", "SEPCONV(4)"),
         ("4@7x8", "SEPCONV(3, F=5x2, S=2, P=same, bias=false)"),

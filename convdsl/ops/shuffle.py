@@ -3,10 +3,10 @@
 from convdsl.ir.arguments import field, whole
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.launch import Nest, Schedule, Tail
 from convdsl.ir.op import Layer, ShapeError, op
 from convdsl.ir.types import TensorType
-from convdsl.ops._rows import tile
+from convdsl.ops._rows import block_launch
 
 
 @op("SHUFFLE")
@@ -15,7 +15,7 @@ class Shuffle(Layer):
 
     groups: int = field(convert=whole(1), doc="shares of the channels, as of the layer before")
     has_epilogue = True
-    aliases = ("CHANNELSHUFFLE", "CHANNEL_SHUFFLE")
+    aliases = ("CHANNELSHUFFLE",)
     examples = (
         ("6@3x4", "SHUFFLE(2)"),
         ("6@5", "SHUFFLE(3)"),
@@ -45,21 +45,11 @@ class Shuffle(Layer):
         return (f"{operands[0]}.unflatten(1, ({self.groups}, -1)).transpose(1, 2).flatten(1, 2)",)
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
-        kind = tail.output.type
-        rows, columns = tile(kind.channels)
-        count = f"n * {kind.pixels}"
-        launch = Launch(
+        x, y = node.inputs[0], tail.output
+        launch = block_launch(
             Nest("shuffle", "shuffle"),
-            {
-                "x_ptr": node.inputs[0],
-                "y_ptr": tail.output,
-                "rows": Size(count),
-                "C": kind.channels,
-                "GROUPS": self.groups,
-                "ROWS": rows,
-                "COLS": columns,
-            },
-            (f"triton.cdiv({count}, {rows})", str(-(-kind.channels // columns))),
+            x.type,
+            {"x_ptr": x, "y_ptr": y, "C": x.type.channels, "GROUPS": self.groups},
         )
         return Schedule((launch,))
 

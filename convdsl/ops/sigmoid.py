@@ -11,4 +11,5 @@ class Sigmoid(Pointwise):
     forward = "tl.sigmoid({x})"
     derivative = "{dy} * {y} * (1.0 - {y})"
     torch = "torch.sigmoid({x})"
+    aliases = ("LOGISTIC",)
     examples = (("6@5x7", "SIGMOID"), ("10", "SIGMOID"))

@@ -33,7 +33,7 @@ class SigmoidCrossEntropy(Head):
     pos_weight: float | tuple[float, ...] = field(
         1.0,
         convert=_one_or_several,
-        doc="How much a 1 counts beside a 0: a number >= 0, or one per channel.",
+        doc="how much a 1 counts beside a 0: a number >= 0, or one per channel",
     )
 
     def check(self, output: TensorType) -> None:

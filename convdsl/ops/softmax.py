@@ -1,14 +1,13 @@
 """SOFTMAX as a layer: scores become probabilities that sum to 1 over the channels."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.launch import Nest, Schedule, Tail
 from convdsl.ir.op import Layer, Op, op
 from convdsl.ir.types import TensorType
-from convdsl.ops._rows import row_tile
+from convdsl.ops._rows import row_launch
 
 
 @op("SOFTMAX")
@@ -26,16 +25,17 @@ class Softmax(Layer):
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         x = node.inputs[0]
-        return _over_rows("softmax", {"x_ptr": x, "y_ptr": tail.output}, x.type)
+        tensors = {"x_ptr": x, "y_ptr": tail.output}
+        return Schedule((row_launch(Nest("softmax", "softmax"), x.type, tensors),))
 
     def gradient(self, node: Node, dy: Value, build: Builder) -> dict[Value, Value]:
         x = node.inputs[0]
-        (dx,) = build.add(SoftmaxGrad(), dy, node.output, names=(f"d_{x.name}",))
+        (dx,) = build.add(SoftmaxGradient(), dy, node.output, names=(f"d_{x.name}",))
         return {x: dx}
 
 
 @dataclass(frozen=True)
-class SoftmaxGrad(Op):
+class SoftmaxGradient(Op):
     """dx = y * (dy - sum over the channels of dy * y), from (dy, y)."""
 
     has_epilogue = True
@@ -54,18 +54,4 @@ class SoftmaxGrad(Op):
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         dy, y = node.inputs
         tensors = {"dy_ptr": dy, "y_ptr": y, "dx_ptr": tail.output}
-        return _over_rows("softmax_gradient", tensors, y.type)
-
-
-def _over_rows(function: str, tensors: Mapping[str, Argument], x: TensorType) -> Schedule:
-    rows, columns, warps = row_tile(x.channels)
-    count = f"n * {x.pixels}"
-    arguments: dict[str, Argument] = {
-        **tensors,
-        "rows": Size(count),
-        "C": x.channels,
-        "ROWS": rows,
-        "COLS": columns,
-    }
-    grid = (f"triton.cdiv({count}, {rows})",)
-    return Schedule((Launch(Nest("softmax", function), arguments, grid, warps=warps),))
+        return Schedule((row_launch(Nest("softmax", "softmax_gradient"), y.type, tensors),))

@@ -11,7 +11,7 @@ class SumPool(SumPooling):
     Padding and what a rounded-up last window sees beyond the edge count as zeros.
     """
 
-    aliases = ("SUMPOOL1D", "SUMPOOL2D", "SUM_POOL", "SUMPOOLING")
+    aliases = ("SUMPOOLING",)
     examples = (
         ("6@6x8", "SUMPOOL"),
         ("3@7x9", "SUMPOOL(3, S=2, P=1)"),

@@ -17,9 +17,11 @@ class Svm(Head):
     """
 
     margin: float = field(
-        1.0, convert=number(), doc="How far the right score must stand above the others."
+        1.0, convert=number(), doc="how far the right score must stand above the others"
     )
-    p: int = field(1, convert=whole(1, 2), doc="1, or 2 for the squared hinge loss.")
+    p: int = field(
+        1, convert=whole(1, 2), doc="power of the hinge: 1, or 2 for the squared hinge loss"
+    )
 
     def check(self, output: TensorType) -> None:
         if not output.is_vector:

@@ -51,7 +51,7 @@ class UpConv(Weighted):
     bias: bool = field(True, convert=flag, doc="add a learned number per filter")
 
     has_epilogue = True
-    aliases = ("DECONV", "CONVTRANSPOSE", "CONV_TRANSPOSE", "TRANSPOSED_CONV", "UP_CONV")
+    aliases = ("DECONV", "DECONVOLUTION", "CONVTRANSPOSE", "TRANSPOSEDCONV")
     examples = (
         ("3@4x5", "UPCONV(2)"),
         ("4@5x3", "UPCONV(6, F=3, S=2, P=1, output_padding=1, groups=2)"),

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from convdsl.ir.arguments import Pair, choice, field, flag, one_or, pair
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.launch import Argument, Nest, Schedule, Tail
 from convdsl.ir.op import Op, ShapeError, Window, op
 from convdsl.ir.types import TensorType
 from convdsl.ops._axes import Spatial, axes_of, spread
-from convdsl.ops._rows import tile
+from convdsl.ops._rows import block_launch
 from convdsl.ops._sum_pooling import sum_launch
 from convdsl.ops._window import as_map
 
@@ -36,7 +36,7 @@ class Upsample(Spatial):
         False, convert=flag, doc="of mode=bilinear: the outermost pixels keep their places"
     )
     has_epilogue = True
-    aliases = ("UP", "UPSAMPLING2D", "UPSAMPLING1D", "INTERPOLATE", "RESIZE")
+    aliases = ("UP", "UPSAMPLING", "INTERPOLATE", "RESIZE")
     examples = (
         ("3@4x5", "UPSAMPLE"),
         ("2@3x2", "UPSAMPLE(3x1)"),
@@ -165,23 +165,17 @@ def bilinear_launch(
     """One launch of a nest of ``kernels/upsample.py``, forward or the gradient."""
     back = function.endswith("gradient")
     small, large = (as_map(v.type) for v in ((made, given) if back else (given, made)))
-    stored = small if back else large
-    rows, columns = tile(stored.channels)
-    count = f"n * {stored.pixels}"
-    launch = Launch(
+    launch = block_launch(
         Nest("upsample", function),
+        small if back else large,
         {
             **({"dy_ptr": given, "dx_ptr": made} if back else {"x_ptr": given, "y_ptr": made}),
-            "rows": Size(count),
             "H": small.height,
             "W": small.width,
             "C": small.channels,
             "OH": large.height,
             "OW": large.width,
             **constants,
-            "ROWS": rows,
-            "COLS": columns,
         },
-        (f"triton.cdiv({count}, {rows})", str(-(-stored.channels // columns))),
     )
     return Schedule((launch,))

@@ -19,7 +19,7 @@ class WeightedPool(SumPooling):
     Padding and what a rounded-up last window sees beyond the edge count as zeros.
     """
 
-    aliases = ("BLURPOOL", "BLURPOOL2D", "WEIGHTED_POOL", "GAUSSIANPOOL")
+    aliases = ("BLURPOOL", "GAUSSIANPOOL")
     examples = (
         ("6@6x8", "WEIGHTEDPOOL"),
         ("3@7x9", "WEIGHTEDPOOL(3, S=2, P=1)"),

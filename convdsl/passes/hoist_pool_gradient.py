@@ -9,7 +9,7 @@ Assumes a differentiated graph. Applies to activations whose derivative is writt
 
 from convdsl.ir.graph import Graph, Node, Value
 from convdsl.ops._pointwise import PointwiseGradient
-from convdsl.ops.maxpool import MaxPool, MaxPoolGrad
+from convdsl.ops.maxpool import MaxPool, MaxPoolGradient
 
 
 def hoist_pool_gradient(graph: Graph) -> Graph:
@@ -24,7 +24,7 @@ def hoist_pool_gradient(graph: Graph) -> Graph:
         if not (isinstance(node.op, PointwiseGradient) and node.op.needs_only_output):
             continue
         unpool = made.get(node.inputs[0])
-        if unpool is None or not isinstance(unpool.op, MaxPoolGrad):
+        if unpool is None or not isinstance(unpool.op, MaxPoolGradient):
             continue
         dy, index = unpool.inputs
         pool = pools[index]

@@ -108,7 +108,7 @@ def _window(row: Row) -> dict[str, Any] | None:
         "stride": list(window.stride),
         "padding": [list(ends) for ends in window.padding],
         "dilation": list(window.dilation),
-        "rounding": "ceil" if window.ceil else "floor",
+        "rounding": "uneven" if window.uneven else "ceil" if window.ceil else "floor",
     }
 
 

@@ -91,6 +91,11 @@ def _sizes(row: Row) -> list[str]:
 
 def _size(name: str, window: Window, axis: int, given: int, got: int) -> str:
     extent, stride = window.kernel[axis], window.stride[axis]
+    if window.uneven:
+        return (
+            f"{name}2 = {got}, window i is floor(i*{given}/{got}) to ceil((i+1)*{given}/{got}) - 1:"
+            f" at most {extent} of {name}1 = {given}, at most {stride} apart"
+        )
     (start, end), dilation = window.padding[axis], window.dilation[axis]
     span = dilation * (extent - 1) + 1
     if window.transposed:

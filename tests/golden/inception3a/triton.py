@@ -26,12 +26,24 @@ def infer(
     """Outputs, channels last; nothing is kept for a backward pass."""
     n = len(x)
     new = x.new_empty
-    inception_concat_0_cr_conv_weight = inception_concat_0_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
-    inception_concat_1_cr_conv_weight = inception_concat_1_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
-    inception_concat_1_cr2_conv_weight = inception_concat_1_cr2_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
-    inception_concat_2_cr_conv_weight = inception_concat_2_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
-    inception_concat_2_cr2_conv_weight = inception_concat_2_cr2_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
-    inception_concat_3_cr_conv_weight = inception_concat_3_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
+    inception_concat_0_cr_conv_weight = (
+        inception_concat_0_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
+    )
+    inception_concat_1_cr_conv_weight = (
+        inception_concat_1_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
+    )
+    inception_concat_1_cr2_conv_weight = (
+        inception_concat_1_cr2_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
+    )
+    inception_concat_2_cr_conv_weight = (
+        inception_concat_2_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
+    )
+    inception_concat_2_cr2_conv_weight = (
+        inception_concat_2_cr2_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
+    )
+    inception_concat_3_cr_conv_weight = (
+        inception_concat_3_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
+    )
     seed = -1
     # inception3a.cnn:3 CONV(64, 1) - RELU
     inception_concat_0_cr_relu = new((n, 28, 28, 64))
@@ -139,12 +151,24 @@ class Inception3aFunction(torch.autograd.Function):
     ):
         n = len(x)
         new = x.new_empty
-        inception_concat_0_cr_conv_weight = inception_concat_0_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
-        inception_concat_1_cr_conv_weight = inception_concat_1_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
-        inception_concat_1_cr2_conv_weight = inception_concat_1_cr2_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
-        inception_concat_2_cr_conv_weight = inception_concat_2_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
-        inception_concat_2_cr2_conv_weight = inception_concat_2_cr2_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
-        inception_concat_3_cr_conv_weight = inception_concat_3_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
+        inception_concat_0_cr_conv_weight = (
+            inception_concat_0_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
+        )
+        inception_concat_1_cr_conv_weight = (
+            inception_concat_1_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
+        )
+        inception_concat_1_cr2_conv_weight = (
+            inception_concat_1_cr2_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
+        )
+        inception_concat_2_cr_conv_weight = (
+            inception_concat_2_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
+        )
+        inception_concat_2_cr2_conv_weight = (
+            inception_concat_2_cr2_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
+        )
+        inception_concat_3_cr_conv_weight = (
+            inception_concat_3_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
+        )
         # inception3a.cnn:3 CONV(64, 1) - RELU
         inception_concat_0_cr_relu = new((n, 28, 28, 64))
         conv_forward[(triton.cdiv(n * 784, 128),)](
@@ -277,7 +301,7 @@ class Inception3aFunction(torch.autograd.Function):
             partial_ptr=d_inception_concat_3_cr_conv_weight_partial, rows=n * 784, H=28, W=28,
             C=192, K=32, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
             DILATION_H=1, DILATION_W=1, GROUPS=1, BIAS=True, SPLIT=128, PRECISION="ieee",
-            BLOCK_M=32, BLOCK_N=64, BLOCK_K=64, num_warps=4, num_stages=2,
+            BLOCK_M=32, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=2,
         )
         sum_partials[(97,)](
             partial_ptr=d_inception_concat_3_cr_conv_weight_partial,
@@ -302,7 +326,7 @@ class Inception3aFunction(torch.autograd.Function):
             partial_ptr=d_inception_concat_2_cr2_conv_weight_partial, rows=n * 784, H=28, W=28,
             C=16, K=32, P=28, Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2,
             DILATION_H=1, DILATION_W=1, GROUPS=1, BIAS=True, SPLIT=64, PRECISION="ieee", BLOCK_M=32,
-            BLOCK_N=64, BLOCK_K=64, num_warps=4, num_stages=2,
+            BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=2,
         )
         sum_partials[(201,)](
             partial_ptr=d_inception_concat_2_cr2_conv_weight_partial,
@@ -330,7 +354,7 @@ class Inception3aFunction(torch.autograd.Function):
             partial_ptr=d_inception_concat_2_cr_conv_weight_partial, rows=n * 784, H=28, W=28,
             C=192, K=16, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
             DILATION_H=1, DILATION_W=1, GROUPS=1, BIAS=True, SPLIT=128, PRECISION="ieee",
-            BLOCK_M=16, BLOCK_N=64, BLOCK_K=64, num_warps=4, num_stages=2,
+            BLOCK_M=16, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=2,
         )
         sum_partials[(49,)](
             partial_ptr=d_inception_concat_2_cr_conv_weight_partial,
@@ -383,7 +407,7 @@ class Inception3aFunction(torch.autograd.Function):
             partial_ptr=d_inception_concat_1_cr_conv_weight_partial, rows=n * 784, H=28, W=28,
             C=192, K=96, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
             DILATION_H=1, DILATION_W=1, GROUPS=1, BIAS=True, SPLIT=32, PRECISION="ieee", BLOCK_M=32,
-            BLOCK_N=64, BLOCK_K=64, num_warps=4, num_stages=2,
+            BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=2,
         )
         sum_partials[(290,)](
             partial_ptr=d_inception_concat_1_cr_conv_weight_partial,
@@ -623,7 +647,8 @@ def conv_forward(
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + group * KG + column, mask=column_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]
-    pixel = image * (P * Q) + p * Q + q
+    # without pooling the rows are the pixels in order: nothing of p and q is kept through the loop
+    pixel = row.to(tl.int64) if TAPS == 1 else image * (P * Q) + p * Q + q
     offsets = pixel[:, None] * K + (group * KG + column)[None, :]
     mask = row_mask[:, None] & column_mask[None, :]
     acc = EPILOGUE(acc, offsets, (group * KG + column)[None, :], mask, aux, seed)
@@ -657,6 +682,12 @@ def conv_forward(
         tl.store(y_ptr + pooled_offsets, best, mask=pooled_mask)
         if index_ptr is not None:
             tl.store(index_ptr + pooled_offsets, index.to(tl.int8), mask=pooled_mask)
+
+
+@triton.jit
+def epilogue_column(offsets, c, C: tl.constexpr):
+    """An only channel may stand for channels that are pooled over as an axis."""
+    return offsets if C == 1 else c
 
 
 @triton.jit(do_not_specialize=["seed"])
@@ -707,7 +738,7 @@ def max_pool(
             best = tl.where(take, x, best)
             index = tl.where(take, i * KW + j, index)
     offsets = row * C + c
-    y = EPILOGUE(best, offsets, c, mask, aux, seed)
+    y = EPILOGUE(best, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
     if index_ptr is not None:
         tl.store(index_ptr + offsets, index.to(index_ptr.dtype.element_ty), mask=mask)
@@ -1003,11 +1034,23 @@ def conv_grad_input(
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + group * CG + column, mask=column_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]
+    # with one phase the rows are the pixels in order: nothing of h and w is kept through the loop
     pixel = image * (H * W) + h * W + w
-    offsets = pixel[:, None] * C + (group * CG + column)[None, :]
-    mask = row_mask[:, None] & column_mask[None, :]
-    acc = EPILOGUE(acc, offsets, (group * CG + column)[None, :], mask, aux, seed)
-    tl.store(dx_ptr + offsets, acc.to(dx_ptr.dtype.element_ty), mask=mask)
+    if STRIDE_H == 1 and STRIDE_W == 1:
+        pixel = row.to(tl.int64)
+    # tiles of many tensors do not fit the registers at once: the left half of the columns first
+    HALVES: tl.constexpr = 2 if BLOCK_N == 128 and len(aux) > 3 else 1
+    WIDTH: tl.constexpr = BLOCK_N // HALVES
+    if HALVES == 1:
+        parts = (acc,)
+    else:
+        parts = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, WIDTH)), (0, 2, 1)))
+    for half in tl.static_range(HALVES):
+        column = pid % TILES_N * BLOCK_N + half * WIDTH + tl.arange(0, WIDTH)
+        offsets = pixel[:, None] * C + (group * CG + column)[None, :]
+        mask = row_mask[:, None] & (column < CG)[None, :]
+        dx = EPILOGUE(parts[half], offsets, (group * CG + column)[None, :], mask, aux, seed)
+        tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["seed"])
@@ -1057,7 +1100,7 @@ def max_pool_gradient(
             dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
             total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
     offsets = row * C + c
-    dx = EPILOGUE(total, offsets, c, mask, aux, seed)
+    dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
     tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 

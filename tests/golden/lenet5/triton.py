@@ -491,7 +491,8 @@ def conv_forward(
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + group * KG + column, mask=column_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]
-    pixel = image * (P * Q) + p * Q + q
+    # without pooling the rows are the pixels in order: nothing of p and q is kept through the loop
+    pixel = row.to(tl.int64) if TAPS == 1 else image * (P * Q) + p * Q + q
     offsets = pixel[:, None] * K + (group * KG + column)[None, :]
     mask = row_mask[:, None] & column_mask[None, :]
     acc = EPILOGUE(acc, offsets, (group * KG + column)[None, :], mask, aux, seed)
@@ -640,6 +641,12 @@ def pointwise(x_ptr, y_ptr, aux, seed, elements, EPILOGUE: tl.constexpr, BLOCK: 
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
+@triton.jit
+def epilogue_column(offsets, c, C: tl.constexpr):
+    """An only channel may stand for channels that are pooled over as an axis."""
+    return offsets if C == 1 else c
+
+
 @triton.jit(do_not_specialize=["seed"])
 def max_pool_gradient(
     dy_ptr,
@@ -687,7 +694,7 @@ def max_pool_gradient(
             dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
             total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
     offsets = row * C + c
-    dx = EPILOGUE(total, offsets, c, mask, aux, seed)
+    dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
     tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
@@ -946,11 +953,23 @@ def conv_grad_input(
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + group * CG + column, mask=column_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]
+    # with one phase the rows are the pixels in order: nothing of h and w is kept through the loop
     pixel = image * (H * W) + h * W + w
-    offsets = pixel[:, None] * C + (group * CG + column)[None, :]
-    mask = row_mask[:, None] & column_mask[None, :]
-    acc = EPILOGUE(acc, offsets, (group * CG + column)[None, :], mask, aux, seed)
-    tl.store(dx_ptr + offsets, acc.to(dx_ptr.dtype.element_ty), mask=mask)
+    if STRIDE_H == 1 and STRIDE_W == 1:
+        pixel = row.to(tl.int64)
+    # tiles of many tensors do not fit the registers at once: the left half of the columns first
+    HALVES: tl.constexpr = 2 if BLOCK_N == 128 and len(aux) > 3 else 1
+    WIDTH: tl.constexpr = BLOCK_N // HALVES
+    if HALVES == 1:
+        parts = (acc,)
+    else:
+        parts = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, WIDTH)), (0, 2, 1)))
+    for half in tl.static_range(HALVES):
+        column = pid % TILES_N * BLOCK_N + half * WIDTH + tl.arange(0, WIDTH)
+        offsets = pixel[:, None] * C + (group * CG + column)[None, :]
+        mask = row_mask[:, None] & (column < CG)[None, :]
+        dx = EPILOGUE(parts[half], offsets, (group * CG + column)[None, :], mask, aux, seed)
+        tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
