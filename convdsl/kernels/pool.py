@@ -54,14 +54,16 @@ def max_pool(
     best = tl.full((ROWS, COLS), float("-inf"), tl.float32)
     # until a larger value is seen, the window's first place inside the map wins
     index = tl.maximum(-top, 0) * KW + tl.maximum(-left, 0) + tl.zeros_like(c)
-    for i in range(KH):
-        for j in range(KW):
-            inside = (top + i >= 0) & (top + i < H) & (left + j >= 0) & (left + j < W)
-            place = corner + (i * W + j) * C
-            x = tl.load(x_ptr + place, mask=mask & inside, other=float("-inf")).to(tl.float32)
-            take = (x > best) | (x != x)
-            best = tl.where(take, x, best)
-            index = tl.where(take, i * KW + j, index)
+    # one loop: of two, compilers unroll both and run out of registers
+    for tap in range(KH * KW):
+        i = tap // KW
+        j = tap % KW
+        inside = (top + i >= 0) & (top + i < H) & (left + j >= 0) & (left + j < W)
+        place = corner + (i * W + j) * C
+        x = tl.load(x_ptr + place, mask=mask & inside, other=float("-inf")).to(tl.float32)
+        take = (x > best) | (x != x)
+        best = tl.where(take, x, best)
+        index = tl.where(take, tap, index)
     offsets = row * C + c
     y = EPILOGUE(best, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
@@ -197,16 +199,17 @@ def sum_pool(
     left = (row % OW * SW - PL).to(tl.int32)
     corner = ((image * H + top) * W + left) * C + c
     total = tl.zeros((ROWS, COLS), tl.float32)
-    for i in range(KH):
-        for j in range(KW):
-            inside = (top + i >= 0) & (top + i < H) & (left + j >= 0) & (left + j < W)
-            place = corner + (i * W + j) * C
-            x = tl.load(x_ptr + place, mask=mask & inside, other=0.0).to(tl.float32)
-            if NORM:
-                x = x * x
-            if w_ptr is not None:
-                x *= tl.load(w_ptr + i * KW + j).to(tl.float32)
-            total += x
+    for tap in range(KH * KW):
+        i = tap // KW
+        j = tap % KW
+        inside = (top + i >= 0) & (top + i < H) & (left + j >= 0) & (left + j < W)
+        place = corner + (i * W + j) * C
+        x = tl.load(x_ptr + place, mask=mask & inside, other=0.0).to(tl.float32)
+        if NORM:
+            x = x * x
+        if w_ptr is not None:
+            x *= tl.load(w_ptr + tap).to(tl.float32)
+        total += x
     total = total / window_divisor(top, left, H, W, KH, KW, PB, PR, COUNT)
     if NORM:
         total = tl.sqrt(total)

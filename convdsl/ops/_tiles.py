@@ -35,7 +35,7 @@ def power_of_two(size: int) -> int:
 def product_tile(rows: int, columns: int, block_k: int, programs: int = 1) -> Tile:
     """For a product of rows x columns, of which ``programs`` run side by side."""
     n = _side(columns)
-    m = min(128, max(16, power_of_two(rows)))
+    m = min(128 if n > 32 else 64, max(16, power_of_two(rows)))
     while m > 64 and -(-rows // m) * -(-columns // n) * programs < PROGRAMS:
         m //= 2
     # with four warps to 64x128, the random numbers of a dropout behind the product spill registers

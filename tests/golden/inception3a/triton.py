@@ -56,12 +56,12 @@ def infer(
     )
     # inception3a.cnn:3 CONV(96, 1) - RELU
     inception_concat_1_cr_relu = new((n, 28, 28, 96))
-    conv_forward[(triton.cdiv(n * 784, 128) * 3,)](
+    conv_forward[(triton.cdiv(n * 784, 64) * 3,)](
         x_ptr=x, w_ptr=inception_concat_1_cr_conv_weight, bias_ptr=inception_concat_1_cr_conv_bias,
         y_ptr=inception_concat_1_cr_relu, index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28,
         W=28, C=192, K=96, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
         DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue,
-        PRECISION="ieee", BLOCK_M=128, BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
+        PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=4, num_stages=3,
     )
     # inception3a.cnn:3 CONV(128, 3) - RELU
     inception_concat_1_cr2_relu = new((n, 28, 28, 128))
@@ -76,22 +76,22 @@ def infer(
     del inception_concat_1_cr_relu
     # inception3a.cnn:3 CONV(16, 1) - RELU
     inception_concat_2_cr_relu = new((n, 28, 28, 16))
-    conv_forward[(triton.cdiv(n * 784, 128),)](
+    conv_forward[(triton.cdiv(n * 784, 64),)](
         x_ptr=x, w_ptr=inception_concat_2_cr_conv_weight, bias_ptr=inception_concat_2_cr_conv_bias,
         y_ptr=inception_concat_2_cr_relu, index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28,
         W=28, C=192, K=16, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
         DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue,
-        PRECISION="ieee", BLOCK_M=128, BLOCK_N=16, BLOCK_K=64, num_warps=8, num_stages=3,
+        PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=64, num_warps=4, num_stages=3,
     )
     # inception3a.cnn:3 CONV(32, 5) - RELU
     inception_concat_2_cr2_relu = new((n, 28, 28, 32))
-    conv_forward[(triton.cdiv(n * 784, 128),)](
+    conv_forward[(triton.cdiv(n * 784, 64),)](
         x_ptr=inception_concat_2_cr_relu, w_ptr=inception_concat_2_cr2_conv_weight,
         bias_ptr=inception_concat_2_cr2_conv_bias, y_ptr=inception_concat_2_cr2_relu,
         index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28, W=28, C=16, K=32, P=28, Q=28, R=5,
         S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1, DILATION_W=1, GROUPS=1,
-        POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=32,
-        BLOCK_K=64, num_warps=8, num_stages=3,
+        POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32,
+        BLOCK_K=64, num_warps=4, num_stages=3,
     )
     del inception_concat_2_cr_relu
     # inception3a.cnn:8 POOL(3, S=1, P=half)
@@ -103,12 +103,12 @@ def infer(
     )
     # inception3a.cnn:3 CONV(32, 1) - RELU
     inception_concat_3_cr_relu = new((n, 28, 28, 32))
-    conv_forward[(triton.cdiv(n * 784, 128),)](
+    conv_forward[(triton.cdiv(n * 784, 64),)](
         x_ptr=inception_concat_3_pool, w_ptr=inception_concat_3_cr_conv_weight,
         bias_ptr=inception_concat_3_cr_conv_bias, y_ptr=inception_concat_3_cr_relu, index_ptr=None,
         aux=(), seed=seed, rows=n * 784, H=28, W=28, C=192, K=32, P=28, Q=28, R=1, S=1, STRIDE_H=1,
         STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1,
-        EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=32, BLOCK_K=64, num_warps=8,
+        EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=4,
         num_stages=3,
     )
     del inception_concat_3_pool
@@ -181,13 +181,13 @@ class Inception3aFunction(torch.autograd.Function):
         )
         # inception3a.cnn:3 CONV(96, 1) - RELU
         inception_concat_1_cr_relu = new((n, 28, 28, 96))
-        conv_forward[(triton.cdiv(n * 784, 128) * 3,)](
+        conv_forward[(triton.cdiv(n * 784, 64) * 3,)](
             x_ptr=x, w_ptr=inception_concat_1_cr_conv_weight,
             bias_ptr=inception_concat_1_cr_conv_bias, y_ptr=inception_concat_1_cr_relu,
             index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28, W=28, C=192, K=96, P=28, Q=28,
             R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1,
-            GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128,
-            BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
+            GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
+            BLOCK_N=32, BLOCK_K=64, num_warps=4, num_stages=3,
         )
         # inception3a.cnn:3 CONV(128, 3) - RELU
         inception_concat_1_cr2_relu = new((n, 28, 28, 128))
@@ -201,23 +201,23 @@ class Inception3aFunction(torch.autograd.Function):
         )
         # inception3a.cnn:3 CONV(16, 1) - RELU
         inception_concat_2_cr_relu = new((n, 28, 28, 16))
-        conv_forward[(triton.cdiv(n * 784, 128),)](
+        conv_forward[(triton.cdiv(n * 784, 64),)](
             x_ptr=x, w_ptr=inception_concat_2_cr_conv_weight,
             bias_ptr=inception_concat_2_cr_conv_bias, y_ptr=inception_concat_2_cr_relu,
             index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28, W=28, C=192, K=16, P=28, Q=28,
             R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1,
-            GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128,
-            BLOCK_N=16, BLOCK_K=64, num_warps=8, num_stages=3,
+            GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
+            BLOCK_N=16, BLOCK_K=64, num_warps=4, num_stages=3,
         )
         # inception3a.cnn:3 CONV(32, 5) - RELU
         inception_concat_2_cr2_relu = new((n, 28, 28, 32))
-        conv_forward[(triton.cdiv(n * 784, 128),)](
+        conv_forward[(triton.cdiv(n * 784, 64),)](
             x_ptr=inception_concat_2_cr_relu, w_ptr=inception_concat_2_cr2_conv_weight,
             bias_ptr=inception_concat_2_cr2_conv_bias, y_ptr=inception_concat_2_cr2_relu,
             index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28, W=28, C=16, K=32, P=28, Q=28,
             R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1, DILATION_W=1,
-            GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128,
-            BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
+            GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
+            BLOCK_N=32, BLOCK_K=64, num_warps=4, num_stages=3,
         )
         # inception3a.cnn:8 POOL(3, S=1, P=half)
         inception_concat_3_pool = new((n, 28, 28, 192))
@@ -229,13 +229,13 @@ class Inception3aFunction(torch.autograd.Function):
         )
         # inception3a.cnn:3 CONV(32, 1) - RELU
         inception_concat_3_cr_relu = new((n, 28, 28, 32))
-        conv_forward[(triton.cdiv(n * 784, 128),)](
+        conv_forward[(triton.cdiv(n * 784, 64),)](
             x_ptr=inception_concat_3_pool, w_ptr=inception_concat_3_cr_conv_weight,
             bias_ptr=inception_concat_3_cr_conv_bias, y_ptr=inception_concat_3_cr_relu,
             index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28, W=28, C=192, K=32, P=28, Q=28,
             R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1,
-            GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128,
-            BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
+            GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
+            BLOCK_N=32, BLOCK_K=64, num_warps=4, num_stages=3,
         )
         # inception3a.cnn:4 CONCAT
         inception_concat = new((n, 28, 28, 256))
@@ -336,13 +336,13 @@ class Inception3aFunction(torch.autograd.Function):
         del d_inception_concat_2_cr2_conv_weight_partial
         # inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(32, 5) - RELU
         d_inception_concat_2_cr_conv = new((n, 28, 28, 16))
-        conv_grad_input[(triton.cdiv(n * 784, 128), 1)](
+        conv_grad_input[(triton.cdiv(n * 784, 64), 1)](
             dy_ptr=d_inception_concat_2_cr2_conv, w_ptr=inception_concat_2_cr2_conv_weight,
             bias_ptr=None, dx_ptr=d_inception_concat_2_cr_conv, aux=(inception_concat_2_cr_relu,),
             seed=seed, rows=n * 784, H=28, W=28, C=16, K=32, P=28, Q=28, R=5, S=5, STRIDE_H=1,
             STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1, DILATION_W=1, GROUPS=1, PERIOD_H=1,
-            PERIOD_W=1, EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=16,
-            BLOCK_K=32, num_warps=8, num_stages=3,
+            PERIOD_W=1, EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16,
+            BLOCK_K=32, num_warps=4, num_stages=3,
         )
         del d_inception_concat_2_cr2_conv
         # inception3a.cnn:3 conv_grad_weight of CONV(16, 1)
@@ -389,13 +389,13 @@ class Inception3aFunction(torch.autograd.Function):
         del d_inception_concat_1_cr2_conv_weight_partial
         # inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(128, 3) - RELU
         d_inception_concat_1_cr_conv = new((n, 28, 28, 96))
-        conv_grad_input[(triton.cdiv(n * 784, 128) * 3, 1)](
+        conv_grad_input[(triton.cdiv(n * 784, 64) * 3, 1)](
             dy_ptr=d_inception_concat_1_cr2_conv, w_ptr=inception_concat_1_cr2_conv_weight,
             bias_ptr=None, dx_ptr=d_inception_concat_1_cr_conv, aux=(inception_concat_1_cr_relu,),
             seed=seed, rows=n * 784, H=28, W=28, C=96, K=128, P=28, Q=28, R=3, S=3, STRIDE_H=1,
             STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1, DILATION_W=1, GROUPS=1, PERIOD_H=1,
-            PERIOD_W=1, EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=32,
-            BLOCK_K=64, num_warps=8, num_stages=3,
+            PERIOD_W=1, EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32,
+            BLOCK_K=64, num_warps=4, num_stages=3,
         )
         del d_inception_concat_1_cr2_conv
         # inception3a.cnn:3 conv_grad_weight of CONV(96, 1)
@@ -729,14 +729,16 @@ def max_pool(
     best = tl.full((ROWS, COLS), float("-inf"), tl.float32)
     # until a larger value is seen, the window's first place inside the map wins
     index = tl.maximum(-top, 0) * KW + tl.maximum(-left, 0) + tl.zeros_like(c)
-    for i in range(KH):
-        for j in range(KW):
-            inside = (top + i >= 0) & (top + i < H) & (left + j >= 0) & (left + j < W)
-            place = corner + (i * W + j) * C
-            x = tl.load(x_ptr + place, mask=mask & inside, other=float("-inf")).to(tl.float32)
-            take = (x > best) | (x != x)
-            best = tl.where(take, x, best)
-            index = tl.where(take, i * KW + j, index)
+    # one loop: of two, compilers unroll both and run out of registers
+    for tap in range(KH * KW):
+        i = tap // KW
+        j = tap % KW
+        inside = (top + i >= 0) & (top + i < H) & (left + j >= 0) & (left + j < W)
+        place = corner + (i * W + j) * C
+        x = tl.load(x_ptr + place, mask=mask & inside, other=float("-inf")).to(tl.float32)
+        take = (x > best) | (x != x)
+        best = tl.where(take, x, best)
+        index = tl.where(take, tap, index)
     offsets = row * C + c
     y = EPILOGUE(best, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)

@@ -30,12 +30,12 @@ def infer(
     seed = -1
     # lenet5.cnn:5 CONV(6, F=5, P=0) - RELU - POOL
     stack_0_pool = new((n, 14, 14, 6))
-    conv_forward[(triton.cdiv(n * 784, 128),)](
+    conv_forward[(triton.cdiv(n * 784, 64),)](
         x_ptr=x, w_ptr=stack_0_conv_weight, bias_ptr=stack_0_conv_bias, y_ptr=stack_0_pool,
         index_ptr=None, aux=(), seed=seed, rows=n * 784, H=32, W=32, C=1, K=6, P=28, Q=28, R=5, S=5,
         STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=2,
-        POOL_W=2, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=16, BLOCK_K=32,
-        num_warps=8, num_stages=3,
+        POOL_W=2, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
+        num_warps=4, num_stages=3,
     )
     # lenet5.cnn:5 CONV(16, F=5, P=0) - RELU - POOL
     stack_1_pool = new((n, 5, 5, 16))
@@ -102,12 +102,12 @@ class LeNet5Function(torch.autograd.Function):
         # lenet5.cnn:5 CONV(6, F=5, P=0) - RELU - POOL
         stack_0_pool = new((n, 14, 14, 6))
         stack_0_pool_index = new((n, 14, 14, 6), dtype=torch.int8)
-        conv_forward[(triton.cdiv(n * 784, 128),)](
+        conv_forward[(triton.cdiv(n * 784, 64),)](
             x_ptr=x, w_ptr=stack_0_conv_weight, bias_ptr=stack_0_conv_bias, y_ptr=stack_0_pool,
             index_ptr=stack_0_pool_index, aux=(), seed=seed, rows=n * 784, H=32, W=32, C=1, K=6,
             P=28, Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
             DILATION_W=1, GROUPS=1, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue, PRECISION="ieee",
-            BLOCK_M=128, BLOCK_N=16, BLOCK_K=32, num_warps=8, num_stages=3,
+            BLOCK_M=64, BLOCK_N=16, BLOCK_K=32, num_warps=4, num_stages=3,
         )
         # lenet5.cnn:5 CONV(16, F=5, P=0) - RELU - POOL
         stack_1_pool = new((n, 5, 5, 16))
@@ -298,12 +298,12 @@ class LeNet5Function(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             # lenet5.cnn:5 conv_grad_input of CONV(6, F=5, P=0)
             d_x = new((n, 32, 32, 1))
-            conv_grad_input[(triton.cdiv(n * 1024, 128), 1)](
+            conv_grad_input[(triton.cdiv(n * 1024, 64), 1)](
                 dy_ptr=d_stack_0_conv, w_ptr=stack_0_conv_weight, bias_ptr=None, dx_ptr=d_x, aux=(),
                 seed=seed, rows=n * 1024, H=32, W=32, C=1, K=6, P=28, Q=28, R=5, S=5, STRIDE_H=1,
                 STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1, PERIOD_H=1,
-                PERIOD_W=1, EPILOGUE=keep, PRECISION="ieee", BLOCK_M=128, BLOCK_N=16, BLOCK_K=16,
-                num_warps=8, num_stages=3,
+                PERIOD_W=1, EPILOGUE=keep, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=16,
+                num_warps=4, num_stages=3,
             )
         return (
             None, None, d_x, d_stack_0_conv_weight, d_stack_0_conv_bias, d_stack_1_conv_weight,
