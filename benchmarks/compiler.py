@@ -4,7 +4,7 @@ Each measurement is a process of its own, as a user starts one, with the table t
 Python's bytecode cached by a run before: wall time and processor time (the least of several runs)
 and the largest memory it held. Without files:
 the networks of `networks/` and generated ones of 1,000 and 10,000 layers, whose ratio tells whether
-the compiler's work grows with the size of the program alone. Needs POSIX (``wait4``).
+the compiler's work grows with the size of the program alone. Needs Linux.
 """
 
 import argparse
@@ -19,6 +19,17 @@ from pathlib import Path
 
 NETWORKS = Path(__file__).parent.parent / "networks"
 RUNS = 3
+#: the command, and then the most memory it held, in KiB; what `wait4` tells of a process counts
+#: also the one that started it
+_PROGRAM = """
+import sys
+from convdsl.cli import main
+try:
+    main()
+finally:
+    with open("/proc/self/status") as status:
+        print(next(line.split()[1] for line in status if line.startswith("VmHWM")), file=sys.stderr)
+"""
 #: layers of `deep` in one repetition of its block
 UNIT = 5
 
@@ -69,20 +80,25 @@ def _bytecode() -> "tempfile.TemporaryDirectory[str]":
 
 
 def _once(path: Path) -> Cost:
-    command = [sys.executable, "-m", "convdsl", "compile", str(path)]
-    silent = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)]
+    command = [sys.executable, "-c", _PROGRAM, "compile", str(path)]
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": _bytecode().name}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    start = time.perf_counter()
-    process = os.posix_spawn(command[0], command, environment, file_actions=silent)
-    _, status, usage = os.wait4(process, 0)
-    wall = time.perf_counter() - start
+    with tempfile.TemporaryFile() as errors:
+        outlets = [
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_DUP2, errors.fileno(), 2),
+        ]
+        start = time.perf_counter()
+        process = os.posix_spawn(command[0], command, environment, file_actions=outlets)
+        _, status, usage = os.wait4(process, 0)
+        wall = time.perf_counter() - start
+        errors.seek(0)
+        *_, last = errors.read().split()
     if status:
         raise RuntimeError(
             f"`convdsl compile {path}` ends with {os.waitstatus_to_exitcode(status)}"
         )
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
+    return Cost(wall, usage.ru_utime + usage.ru_stime, int(last) * 1024)
 
 
 def _show(name: str, cost: Cost) -> None:
