@@ -174,7 +174,8 @@ def _product(
             "BLOCK_K": tile.k,
         },
         (f"triton.cdiv({row_count}, {tile.m}) * {-(-columns // tile.n)}",),
-        tile.warps,
+        # four warps are one warp group of 64 rows; eight spill on sm_100 behind 64x128
+        4 if tile.m <= 64 else tile.warps,
         tile.stages,
     )
     return Schedule((launch,))

@@ -60,7 +60,7 @@ def infer(
         a_ptr=stack2_0_fc_flatten, b_ptr=stack2_0_fc_weight, bias_ptr=stack2_0_fc_bias,
         y_ptr=stack2_0_relu, row_sum_ptr=None, aux=(), seed=seed, rows=n, depth=400, COLUMNS=120,
         A_ROW=400, A_DEPTH=1, B_DEPTH=1, B_COLUMN=400, EPILOGUE=relu_epilogue, PRECISION="ieee",
-        BLOCK_M=64, BLOCK_N=128, BLOCK_K=16, num_warps=8, num_stages=3,
+        BLOCK_M=64, BLOCK_N=128, BLOCK_K=16, num_warps=4, num_stages=3,
     )
     del stack2_0_fc_flatten
     # lenet5.cnn:6 FC(84) - RELU
@@ -131,7 +131,7 @@ class LeNet5Function(torch.autograd.Function):
             a_ptr=stack2_0_fc_flatten, b_ptr=stack2_0_fc_weight, bias_ptr=stack2_0_fc_bias,
             y_ptr=stack2_0_relu, row_sum_ptr=None, aux=(), seed=seed, rows=n, depth=400,
             COLUMNS=120, A_ROW=400, A_DEPTH=1, B_DEPTH=1, B_COLUMN=400, EPILOGUE=relu_epilogue,
-            PRECISION="ieee", BLOCK_M=64, BLOCK_N=128, BLOCK_K=16, num_warps=8, num_stages=3,
+            PRECISION="ieee", BLOCK_M=64, BLOCK_N=128, BLOCK_K=16, num_warps=4, num_stages=3,
         )
         # lenet5.cnn:6 FC(84) - RELU
         stack2_1_relu = new((n, 84))
@@ -192,7 +192,7 @@ class LeNet5Function(torch.autograd.Function):
             a_ptr=d_stack2_1_fc, b_ptr=stack2_0_relu, bias_ptr=None, y_ptr=d_stack2_1_fc_weight,
             row_sum_ptr=d_stack2_1_fc_bias, aux=(), seed=seed, rows=84, depth=n, COLUMNS=120,
             A_ROW=1, A_DEPTH=84, B_DEPTH=120, B_COLUMN=1, EPILOGUE=keep, PRECISION="ieee",
-            BLOCK_M=64, BLOCK_N=128, BLOCK_K=64, num_warps=8, num_stages=3,
+            BLOCK_M=64, BLOCK_N=128, BLOCK_K=64, num_warps=4, num_stages=3,
         )
         # lenet5.cnn:6 fc_grad_input_relu_gradient of FC(84) - RELU
         d_stack2_0_fc = new((n, 120))
@@ -200,7 +200,7 @@ class LeNet5Function(torch.autograd.Function):
             a_ptr=d_stack2_1_fc, b_ptr=stack2_1_fc_weight, bias_ptr=None, y_ptr=d_stack2_0_fc,
             row_sum_ptr=None, aux=(stack2_0_relu,), seed=seed, rows=n, depth=84, COLUMNS=120,
             A_ROW=84, A_DEPTH=1, B_DEPTH=120, B_COLUMN=1, EPILOGUE=relu_gradient_epilogue,
-            PRECISION="ieee", BLOCK_M=64, BLOCK_N=128, BLOCK_K=32, num_warps=8, num_stages=3,
+            PRECISION="ieee", BLOCK_M=64, BLOCK_N=128, BLOCK_K=32, num_warps=4, num_stages=3,
         )
         del d_stack2_1_fc
         # lenet5.cnn:6 fc_grad_input of FC(120)
