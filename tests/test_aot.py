@@ -277,16 +277,7 @@ def test_the_tables_list_the_kernels_that_are_launched(target: Target) -> None:
     assert not found, "\n".join([*found, HINT])
 
 
-#: what is left to mend: of the 2,307 kernels four spill 8 or 16 bytes on sm_100, a convolution of
-#: googlenet_2014 (four warps would do) and a gradient of allconv (two stages would) among them
-UNMENDED = pytest.mark.xfail(reason="4 kernels spill 8 or 16 bytes on sm_100", strict=True)
-
-
-@pytest.mark.parametrize(
-    "target",
-    [pytest.param(t, marks=UNMENDED if t.name == "sm_100" else ()) for t in TARGETS.values()],
-    ids=lambda t: t.name,
-)
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
 def test_no_kernel_of_the_tables_wants_too_much(target: Target) -> None:
     table = committed(target)
     known = [p for p in plans() if p.description in table]

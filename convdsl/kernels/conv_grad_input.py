@@ -57,6 +57,7 @@ def conv_grad_input(
     K_STEPS: tl.constexpr = (KG + STEP - 1) // STEP
     PHASE_H: tl.constexpr = (H + STRIDE_H - 1) // STRIDE_H
     PHASE_W: tl.constexpr = (W + STRIDE_W - 1) // STRIDE_W
+    ONE_PHASE: tl.constexpr = STRIDE_H == 1 and STRIDE_W == 1
 
     pid = tl.program_id(0)
     group = pid // TILES_N % GROUPS
@@ -109,12 +110,13 @@ def conv_grad_input(
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + group * CG + column, mask=column_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]
-    # with one phase the rows are the pixels in order: nothing of h and w is kept through the loop
-    pixel = image * (H * W) + h * W + w
-    if STRIDE_H == 1 and STRIDE_W == 1:
-        pixel = row.to(tl.int64)
-    # tiles of many tensors do not fit the registers at once: the left half of the columns first
-    HALVES: tl.constexpr = 2 if BLOCK_N == 128 and len(aux) > 3 else 1
+    tile = (pid // (TILES_N * GROUPS)).to(tl.int64)
+    if ONE_PHASE:  # the rows are the pixels in order: nothing of h and w is kept through the loop
+        row_mask = tile * BLOCK_M + tl.arange(0, BLOCK_M) < rows
+    else:
+        pixel = image * (H * W) + h * W + w
+    # two large tiles do not fit the registers at once: the left half of the columns goes first
+    HALVES: tl.constexpr = 2 if BLOCK_M * BLOCK_N == 128 * 128 and len(aux) > 0 else 1
     WIDTH: tl.constexpr = BLOCK_N // HALVES
     if HALVES == 1:
         parts = (acc,)
@@ -122,7 +124,12 @@ def conv_grad_input(
         parts = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, WIDTH)), (0, 2, 1)))
     for half in tl.static_range(HALVES):
         column = pid % TILES_N * BLOCK_N + half * WIDTH + tl.arange(0, WIDTH)
-        offsets = pixel[:, None] * C + (group * CG + column)[None, :]
+        if ONE_PHASE:
+            corner = tile * (BLOCK_M * C) + group * CG + pid % TILES_N * BLOCK_N
+            inner = tl.arange(0, BLOCK_M)[:, None] * C + tl.arange(0, WIDTH)[None, :]
+            offsets = corner + half * WIDTH + inner
+        else:
+            offsets = pixel[:, None] * C + (group * CG + column)[None, :]
         mask = row_mask[:, None] & (column < CG)[None, :]
         dx = EPILOGUE(parts[half], offsets, (group * CG + column)[None, :], mask, aux, seed)
         tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)

@@ -38,15 +38,16 @@ def product_tile(rows: int, columns: int, block_k: int, programs: int = 1) -> Ti
     m = min(128 if n > 32 else 64, max(16, power_of_two(rows)))
     while m > 64 and -(-rows // m) * -(-columns // n) * programs < PROGRAMS:
         m //= 2
-    # with four warps to 64x128, the random numbers of a dropout behind the product spill registers
+    # ptxas spills registers of 128x32 with eight warps and of 64x128 with four, on sm_80
     return Tile(m, n, block_k, warps=8 if m == 128 or m * n >= 64 * 128 else 4, stages=3)
 
 
 def weight_gradient_tile(filters: int, columns: int) -> Tile:
     """For a result of filters x (taps * channels), contracted over the pixels of the batch."""
-    m, n = _side(filters), _side(columns)
-    # what ptxas spills decides on sm_80 and sm_90: thin tiles with three stages or other numbers of
-    # warps, wide ones with four warps where the pixels' odd channels are loaded one by one
+    m = _side(filters)
+    n = min(_side(columns), 128 if m > 16 else 64)
+    # what ptxas spills decides: thin tiles with three stages or other numbers of warps, wide ones
+    # with four warps where the pixels' odd channels are loaded one by one
     if min(m, n) < 64:
         return Tile(m, n, 64, warps=8 if n == 64 else 4, stages=2)
     return Tile(m, n, 64, warps=8 if n == 128 else 4, stages=3)

@@ -440,11 +440,15 @@ def conv_forward(
         and (P - 1) * STRIDE_H + (R - 1) * DILATION_H < H
         and (Q - 1) * STRIDE_W + (S - 1) * DILATION_W < W
     )
+    # a single tap that meets the pixels one by one: row i of x makes row i of y
+    ONE_TAP: tl.constexpr = INSIDE and R == 1 and S == 1 and TAPS == 1
+    EACH_PIXEL: tl.constexpr = ONE_TAP and P == H and Q == W and STRIDE_H == 1 and STRIDE_W == 1
 
     # column tiles are neighbours, so that they find the same pixels in the cache
     pid = tl.program_id(0)
+    tile = pid // (TILES_N * GROUPS)
     group = pid // TILES_N % GROUPS
-    row = pid // (TILES_N * GROUPS) * BLOCK_M + tl.arange(0, BLOCK_M)
+    row = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     column = pid % TILES_N * BLOCK_N + tl.arange(0, BLOCK_N)
     row_mask = row < rows
     column_mask = column < KG
@@ -455,11 +459,16 @@ def conv_forward(
     image = (window // WINDOWS).to(tl.int64)
     p = window % WINDOWS // WINDOWS_Q * POOL_H + row % TAPS // POOL_W
     q = window % WINDOWS_Q * POOL_W + row % POOL_W
-    h_start = p * STRIDE_H - PAD_H
-    w_start = q * STRIDE_W - PAD_W
+    if EACH_PIXEL:
+        h_start = tl.zeros_like(row)
+        w_start = h_start
+        x_rows = x_ptr + tile.to(tl.int64) * (BLOCK_M * C) + group * CG + tl.arange(0, BLOCK_M) * C
+    else:
+        h_start = p * STRIDE_H - PAD_H
+        w_start = q * STRIDE_W - PAD_W
+        x_rows = x_ptr + image * (H * W * C) + group * CG
 
     lanes = tl.arange(0, STEP)
-    x_rows = x_ptr + image * (H * W * C) + group * CG
     w_columns = w_ptr + (group * KG + column) * (R * S * CG)
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for step in range((R * S * CG + STEP - 1) // STEP):
@@ -491,9 +500,12 @@ def conv_forward(
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + group * KG + column, mask=column_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]
-    # without pooling the rows are the pixels in order: nothing of p and q is kept through the loop
-    pixel = row.to(tl.int64) if TAPS == 1 else image * (P * Q) + p * Q + q
-    offsets = pixel[:, None] * K + (group * KG + column)[None, :]
+    if TAPS == 1:  # the rows are the pixels in order: nothing of p and q is kept through the loop
+        corner = tile.to(tl.int64) * (BLOCK_M * K) + group * KG + pid % TILES_N * BLOCK_N
+        offsets = corner + (tl.arange(0, BLOCK_M)[:, None] * K + tl.arange(0, BLOCK_N)[None, :])
+    else:
+        pixel = image * (P * Q) + p * Q + q
+        offsets = pixel[:, None] * K + (group * KG + column)[None, :]
     mask = row_mask[:, None] & column_mask[None, :]
     acc = EPILOGUE(acc, offsets, (group * KG + column)[None, :], mask, aux, seed)
     value = acc.to(y_ptr.dtype.element_ty)
@@ -519,8 +531,7 @@ def conv_forward(
             take = (v3 > best) | (v3 != v3)
             best = tl.where(take, v3, best)
             index = tl.where(take, 3, index)
-        first = pid // (TILES_N * GROUPS) * (BLOCK_M // TAPS)
-        pooled = first + tl.arange(0, BLOCK_M // TAPS)
+        pooled = tile * (BLOCK_M // TAPS) + tl.arange(0, BLOCK_M // TAPS)
         pooled_mask = (pooled < rows // TAPS)[:, None] & column_mask[None, :]
         pooled_offsets = pooled.to(tl.int64)[:, None] * K + (group * KG + column)[None, :]
         tl.store(y_ptr + pooled_offsets, best, mask=pooled_mask)
@@ -901,6 +912,7 @@ def conv_grad_input(
     K_STEPS: tl.constexpr = (KG + STEP - 1) // STEP
     PHASE_H: tl.constexpr = (H + STRIDE_H - 1) // STRIDE_H
     PHASE_W: tl.constexpr = (W + STRIDE_W - 1) // STRIDE_W
+    ONE_PHASE: tl.constexpr = STRIDE_H == 1 and STRIDE_W == 1
 
     pid = tl.program_id(0)
     group = pid // TILES_N % GROUPS
@@ -953,12 +965,13 @@ def conv_grad_input(
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + group * CG + column, mask=column_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]
-    # with one phase the rows are the pixels in order: nothing of h and w is kept through the loop
-    pixel = image * (H * W) + h * W + w
-    if STRIDE_H == 1 and STRIDE_W == 1:
-        pixel = row.to(tl.int64)
-    # tiles of many tensors do not fit the registers at once: the left half of the columns first
-    HALVES: tl.constexpr = 2 if BLOCK_N == 128 and len(aux) > 3 else 1
+    tile = (pid // (TILES_N * GROUPS)).to(tl.int64)
+    if ONE_PHASE:  # the rows are the pixels in order: nothing of h and w is kept through the loop
+        row_mask = tile * BLOCK_M + tl.arange(0, BLOCK_M) < rows
+    else:
+        pixel = image * (H * W) + h * W + w
+    # two large tiles do not fit the registers at once: the left half of the columns goes first
+    HALVES: tl.constexpr = 2 if BLOCK_M * BLOCK_N == 128 * 128 and len(aux) > 0 else 1
     WIDTH: tl.constexpr = BLOCK_N // HALVES
     if HALVES == 1:
         parts = (acc,)
@@ -966,7 +979,12 @@ def conv_grad_input(
         parts = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, WIDTH)), (0, 2, 1)))
     for half in tl.static_range(HALVES):
         column = pid % TILES_N * BLOCK_N + half * WIDTH + tl.arange(0, WIDTH)
-        offsets = pixel[:, None] * C + (group * CG + column)[None, :]
+        if ONE_PHASE:
+            corner = tile * (BLOCK_M * C) + group * CG + pid % TILES_N * BLOCK_N
+            inner = tl.arange(0, BLOCK_M)[:, None] * C + tl.arange(0, WIDTH)[None, :]
+            offsets = corner + half * WIDTH + inner
+        else:
+            offsets = pixel[:, None] * C + (group * CG + column)[None, :]
         mask = row_mask[:, None] & (column < CG)[None, :]
         dx = EPILOGUE(parts[half], offsets, (group * CG + column)[None, :], mask, aux, seed)
         tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
