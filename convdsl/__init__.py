@@ -13,15 +13,31 @@ from convdsl.diagnostics import CompileError
 
 if TYPE_CHECKING:
     from convdsl import weights as weights
+    from convdsl.optim import SGD as SGD
+    from convdsl.optim import Adam as Adam
+    from convdsl.optim import AdamW as AdamW
 else:
 
     def __getattr__(name: str) -> object:
-        """`convdsl.weights`, which imports torch, when it is first asked for."""
-        if name != "weights":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        """`convdsl.weights` and the optimisers, which import torch, when first asked for."""
         from importlib import import_module
 
-        return import_module("convdsl.weights")
+        if name == "weights":
+            return import_module("convdsl.weights")
+        if name in ("SGD", "Adam", "AdamW"):
+            return getattr(import_module("convdsl.optim"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["CompileError", "Network", "__version__", "compile", "compile_text", "load", "weights"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "CompileError",
+    "Network",
+    "__version__",
+    "compile",
+    "compile_text",
+    "load",
+    "weights",
+]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from convdsl._version import __version__
 from convdsl.codegen.header import class_name
 from convdsl.codegen.torch_module import emit_torch
+from convdsl.codegen.traffic import Traffic, traffic
 from convdsl.codegen.triton_module import TritonText, emit_triton
 from convdsl.diagnostics import Diagnostic
 from convdsl.ir.graph import Graph
@@ -27,6 +28,9 @@ from convdsl.passes.drop_training_outputs import drop_training_outputs
 from convdsl.passes.fuse_epilogues import fuse_epilogues
 from convdsl.passes.hoist_pool_gradient import hoist_pool_gradient
 from convdsl.passes.plan_memory import MemoryPlan, plan
+from convdsl.passes.pool_first import pool_first
+from convdsl.passes.recompute_masks import recompute_masks
+from convdsl.passes.split_layers import split_layers
 from convdsl.passes.use_running_statistics import use_running_statistics
 from convdsl.report.costs import Costs, measure
 from convdsl.report.document import report
@@ -49,8 +53,10 @@ Pass = tuple[str, Callable[[Graph], Graph]]
 PIPELINE: tuple[Pass, ...] = (
     ("drop_identity", drop_identity),
     ("differentiate", differentiate),
+    ("split_layers", split_layers),
     # before drop_dead: it is what makes the un-pooled activation dead
     ("hoist_pool_gradient", hoist_pool_gradient),
+    ("recompute_masks", recompute_masks),
     ("drop_dead", drop_dead),
     ("fuse_epilogues", fuse_epilogues),
 )
@@ -61,8 +67,18 @@ INFERENCE_PIPELINE: tuple[Pass, ...] = (
     ("drop_dead", drop_dead),
     ("fuse_epilogues", fuse_epilogues),
 )
+TORCH_PIPELINE: tuple[Pass, ...] = (("pool_first", pool_first),)
 #: passes that may be left out (`Network.without`); the others give the graph its meaning
-OPTIONAL = frozenset({"drop_identity", "hoist_pool_gradient", "drop_dead", "fuse_epilogues"})
+OPTIONAL = frozenset(
+    {
+        "drop_identity",
+        "hoist_pool_gradient",
+        "recompute_masks",
+        "drop_dead",
+        "fuse_epilogues",
+        "pool_first",
+    }
+)
 STAGES = ("ast", "ir", "fused", "triton", "torch")
 
 
@@ -145,6 +161,17 @@ class Network:
             raise ValueError(f"batch must be at least 1, got {batch}")
         return plan(self.fused, batch, COMPUTE_BYTES[_known(dtype)])
 
+    def traffic(self, batch: int, dtype: str = "fp32") -> Traffic:
+        """Bytes that a training step on the fused kernels reads and writes, kernel by kernel.
+
+        dtype: ``fp32``, ``bf16`` or ``fp16``. What counts: see `convdsl.codegen.traffic`. Raises
+        ValueError for a batch below 1 or another dtype.
+        """
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, got {batch}")
+        size = COMPUTE_BYTES[_known(dtype)]
+        return traffic(self.fused, self.triton, batch, dtype, size)
+
     def table(self, batch: int | None = None, dtype: str = "fp32", flat: bool = False) -> str:
         """The table of `convdsl compile` as plain text.
 
@@ -155,8 +182,12 @@ class Network:
             self.costs, PLAIN, file=self.source.name, dtype=_known(dtype), flat=flat, plan=memory
         )
 
-    def to_json(self, batch: int | None = None, dtype: str = "fp32") -> str:
-        """The report as JSON text (schema: docs/report.schema.json); byte-stable."""
+    def to_json(self, batch: int | None = None, dtype: str = "fp32", traffic: bool = False) -> str:
+        """The report as JSON text (schema: docs/report.schema.json); byte-stable.
+
+        batch: adds the training-memory plan. traffic: adds `Network.traffic`, if there is a batch.
+        """
+        moved = self.traffic(batch, dtype) if traffic and batch is not None else None
         return report(
             self.costs,
             version=__version__,
@@ -164,6 +195,7 @@ class Network:
             dtype=_known(dtype),
             warnings=self.warnings,
             plan=None if batch is None else self.plan(batch, dtype),
+            traffic=moved,
         )
 
     def to_dict(self, batch: int | None = None, dtype: str = "fp32") -> dict[str, Any]:
@@ -178,7 +210,9 @@ class Network:
             "ir": lambda: print_graph(self.graph),
             "fused": lambda: print_graph(self.fused),
             "triton": lambda: self.triton.text,
-            "torch": lambda: emit_torch(self.graph, self.source.name),
+            "torch": lambda: emit_torch(
+                run_passes(self.graph, TORCH_PIPELINE, self.without), self.source.name
+            ),
         }
         if stage not in emitters:
             raise ValueError(f"no stage {stage!r}; stages: {', '.join(STAGES)}")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convdsl.ir.graph import Graph, Node, Value
-from convdsl.ir.group import Group
+from convdsl.ir.group import Group, members
 
 Values = dict[Value, Tensor]
 
@@ -43,7 +43,7 @@ def run_backward(
 def _run(nodes: Iterable[Node], values: Values, training: bool) -> None:
     for node in nodes:
         if isinstance(node.op, Group):
-            _run(node.op.nodes, values, training)
+            _run(members(node), values, training)
             continue
         scope: dict[str, Any] = {"torch": torch, "F": F, "training": training, "seed": -1}
         names = [f"operand_{i}" for i in range(len(node.operands))]

@@ -33,16 +33,21 @@ Order = tuple[int, ...] | None
 
 def node_of(op: Op, inputs: Sequence[Tensor], parameters: Sequence[Tensor] = ()) -> Node:
     """``op`` as a node over values of the tensors' types, named x0.., p0.. and y0.."""
-    values = [
-        Value(f"x{i}", TensorType(tuple(t.shape[1:]), KINDS.get(t.dtype, DType.COMPUTE)))
-        for i, t in enumerate(inputs)
-    ]
+    values = [Value(f"x{i}", _type_of(t)) for i, t in enumerate(inputs)]
     learned = [
         Value(f"p{i}", TensorType(tuple(t.shape), batched=False)) for i, t in enumerate(parameters)
     ]
     types = op.infer(*(v.type for v in (*values, *learned)))
     outputs = tuple(Value(f"y{i}", kind) for i, kind in enumerate(types))
     return Node(op, tuple(values), tuple(learned), outputs)
+
+
+def _type_of(tensor: Tensor) -> TensorType:
+    """Of an input: numbers per channel have no batch axis."""
+    kind = KINDS.get(tensor.dtype, DType.COMPUTE)
+    if tensor.ndim == 1 and kind is DType.COMPUTE:
+        return TensorType(tuple(tensor.shape), DType.FLOAT32, batched=False)
+    return TensorType(tuple(tensor.shape[1:]), kind)
 
 
 def stored(tensor: Tensor) -> Tensor:
@@ -84,7 +89,7 @@ def launch_all(
         holes: Mapping[str, Any] = {
             "EPILOGUE": epilogue if last else keep,
             "aux": aux if last else (),
-            "seed": seed,
+            "seed": torch.tensor([seed]),
         }
         arguments = {k: v for k, v in holes.items() if k in nest.arg_names}
         for name, argument in launch.arguments.items():

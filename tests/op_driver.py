@@ -62,6 +62,8 @@ def kernels(
     if op.is_view(TensorType(tuple(inputs[0].shape[1:]))):
         return meaning(op, *inputs, *parameters)
     operands = (*inputs, *parameters)
+    if isinstance(op, Layer) and len(parts := op.split(node_of(op, inputs, parameters))) > 1:
+        return _by_parts(op, parts, inputs, parameters, seed)
     if op.expression(*(f"t{i}" for i in range(len(operands)))) is None:
         return run(op, *inputs, parameters=parameters, seed=seed, orders=orders)
     node = node_of(op, inputs, parameters)
@@ -75,6 +77,21 @@ def kernels(
         seed=seed,
         orders=orders,
     )
+
+
+def _by_parts(
+    op: Op, parts: Sequence[Node], inputs: Sequence[Tensor], parameters: Sequence[Tensor], seed: int
+) -> tuple[Tensor, ...]:
+    """`kernels` of the nodes a layer is made of."""
+    whole = node_of(op, inputs, parameters)
+    table = dict(zip(whole.operands, (*inputs, *parameters), strict=True))
+    for part in parts:
+        given = [table[v] for v in part.inputs]
+        held = [table[v] for v in part.parameters]
+        table |= dict(
+            zip(part.outputs, kernels(part.op, *given, parameters=held, seed=seed), strict=True)
+        )
+    return tuple(table[v] for v in whole.outputs)
 
 
 def reference(

@@ -247,7 +247,7 @@ def test_fused_pooling_takes_the_first_of_equals_and_nan(pool):
 @triton.jit
 def scaled_residual(acc, offsets, column, mask, aux, seed):
     other = tl.load(aux[0] + offsets, mask=mask, other=0.0)
-    return acc * seed + other
+    return acc * tl.load(seed) + other
 
 
 @pytest.mark.parametrize("pool", [None, (2, 2)])

@@ -163,7 +163,7 @@ def test_weight_gradient_is_split_and_bit_equal_in_two_runs():
 @triton.jit
 def scaled_residual(acc, offsets, column, mask, aux, seed):
     other = tl.load(aux[0] + offsets, mask=mask, other=0.0)
-    return acc * seed + other
+    return acc * tl.load(seed) + other
 
 
 def test_epilogues_see_offsets_of_the_whole_tensor():

@@ -100,7 +100,7 @@ def test_nan_stays_in_its_row():
 @triton.jit
 def scaled_residual(acc, offsets, column, mask, aux, seed):
     other = tl.load(aux[0] + offsets, mask=mask, other=0.0)
-    return acc * seed + other
+    return acc * tl.load(seed) + other
 
 
 def test_epilogues():

@@ -1,6 +1,7 @@
 """The generated kernels on a CUDA or ROCm device, bfloat16 included (`pytest -m gpu`)."""
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -77,3 +78,137 @@ def test_lenet_learns_and_two_runs_are_bit_equal(dtype: torch.dtype) -> None:
     assert losses == again
     assert all(torch.equal(a, b) for a, b in zip(weights, same, strict=True))
     assert losses[-1] < 0.8 * losses[0]
+
+
+SMALL = "input 16x16x3\nnet Small = CONV(8) - BN - RELU - {drop}POOL - FC(10), SOFTMAX"
+
+
+def small(target: str = "triton", drop: str = "", dtype: torch.dtype = torch.float32) -> Any:
+    torch.manual_seed(0)
+    net = convdsl.compile_text(SMALL.format(drop=drop))
+    return net.module(device="cuda", dtype=dtype, target=target)
+
+
+def batch(samples: int = 32) -> tuple[Tensor, Tensor]:
+    x = torch.randn(samples, 3, 16, 16, device="cuda")
+    return x, torch.randint(10, (samples,), device="cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_fused_optimizers_step_as_those_of_torch(name: str, dtype: torch.dtype) -> None:
+    runs = []
+    for library in (convdsl, torch.optim):
+        model = small(dtype=dtype)
+        options = {"momentum": 0.9} if name == "SGD" else {}
+        optimizer = getattr(library, name)(model.parameters(), lr=0.01, **options)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.7)
+        for step in range(4):
+            torch.manual_seed(step)
+            optimizer.zero_grad()
+            for parameter in model.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+            scheduler.step()
+        runs.append(list(model.parameters()))
+    for mine, other in zip(*runs, strict=True):
+        assert torch.allclose(mine, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_state_follows_parameters_to_the_device(name: str) -> None:
+    moved, stayed = torch.nn.Linear(3, 5), torch.nn.Linear(3, 5)
+    stayed.load_state_dict(moved.state_dict())
+    options = {"momentum": 0.9} if name == "SGD" else {}
+    optimizers = [getattr(convdsl, name)(m.parameters(), **options) for m in (moved, stayed)]
+    for place in ("cpu", "cuda"):
+        moved.to(place)
+        for model, optimizer in zip((moved, stayed), optimizers, strict=True):
+            for parameter in model.parameters():
+                parameter.grad = torch.ones_like(parameter)
+            optimizer.step()
+    for mine, other in zip(moved.parameters(), stayed.parameters(), strict=True):
+        assert torch.allclose(mine.cpu(), other)
+
+
+@pytest.mark.parametrize("target", ["triton", "torch"])
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_replays_are_the_loop_by_hand(name: str, target: str) -> None:
+    """Two shapes of batches, a learning rate that changes, and a state that is loaded half-way."""
+    runs = []
+    for by_hand in (True, False):
+        model = small(target)
+        options = {"momentum": 0.9, "weight_decay": 0.01} if name == "SGD" else {}
+        optimizer = getattr(convdsl, name)(model.parameters(), lr=0.01, **options)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+        step = model.training_step(optimizer)
+        losses = []
+        for number in range(24):
+            torch.manual_seed(100 + number)
+            x, y = batch(32 if number % 2 else 24)
+            if by_hand:
+                loss = model(x, y)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            else:
+                loss = step(x, y)
+            losses.append(loss.detach())
+            scheduler.step()
+            if number == 12:
+                model.load_state_dict(model.state_dict())
+                optimizer.load_state_dict(optimizer.state_dict())
+        if not by_hand:
+            assert len(step.captured) == 2
+        runs.append((torch.stack(losses), [p.detach() for p in model.parameters()]))
+    (losses, weights), (again, same) = runs
+    if target == "triton":
+        assert torch.equal(losses, again)
+        assert all(torch.equal(a, b) for a, b in zip(weights, same, strict=True))
+    else:  # torch's convolutions choose their algorithms anew, and some use atomics
+        assert torch.allclose(losses, again, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("target", ["triton", "torch"])
+def test_every_replay_drops_others(target: str) -> None:
+    model = small(target, drop="DROPOUT(0.5) - ")
+    step = model.training_step(convdsl.SGD(model.parameters(), lr=0.0))
+    x, y = batch()
+    losses = [step(x, y) for _ in range(12)]
+    assert step.captured and len({loss.item() for loss in losses}) == 12
+    torch.manual_seed(3)
+    first = [step(x, y).item() for _ in range(3)]
+    torch.manual_seed(3)
+    assert [step(x, y).item() for _ in range(3)] == first
+
+
+def test_a_replay_waits_for_nothing_and_keeps_up_with_moved_weights() -> None:
+    model = small()
+    optimizer = convdsl.SGD(model.parameters(), lr=0.01)
+    step = model.training_step(optimizer)
+    x, y = batch()
+    for _ in range(8):
+        step(x, y)
+    assert step.captured
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        optimizer.param_groups[0]["lr"] = 0.02
+        loss = step(x, y)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert loss.isfinite()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    before = [p.detach().clone() for p in model.parameters()]
+    step(x, y)
+    assert not all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_a_graph_reads_nothing_beyond_the_classes() -> None:
+    model = small()
+    step = model.training_step(convdsl.SGD(model.parameters(), lr=0.0))
+    x, y = batch()
+    for _ in range(8):
+        step(x, y)
+    assert step(x, y + 10**9).isnan()
+    assert step(x, y).isfinite()

@@ -11,6 +11,7 @@ from convdsl.ir.graph import Graph, Node, Value
 from convdsl.ir.group import Group
 from convdsl.ir.printer import print_graph
 from convdsl.ir.verify import GraphError, verify
+from convdsl.ops.add import Add
 from convdsl.ops.conv import Conv
 from convdsl.ops.dropout import Dropout
 from convdsl.ops.identity import Identity
@@ -21,6 +22,7 @@ from convdsl.ops.tanh import Tanh
 from convdsl.passes.differentiate import differentiate
 from convdsl.passes.drop_dead import drop_dead
 from convdsl.passes.plan_memory import plan
+from convdsl.passes.pool_first import pool_first
 from convdsl.reference import run_backward, run_forward
 from tests.graphs import (
     NETWORKS,
@@ -188,3 +190,50 @@ def test_fusing_saves_memory() -> None:
     whole = plan(run_passes(graph, PIPELINE), 64).arena
     unfused = plan(run_passes(graph, PIPELINE, ["fuse_epilogues"]), 64).arena
     assert whole < unfused
+
+
+def pooled_after(make: GraphMaker, **pool: int) -> Value:
+    return make(MaxPool(**pool), make(Relu(), make(Conv(4), make.inputs[0])))
+
+
+def test_pool_first_puts_the_activation_behind_its_pooling() -> None:
+    graph = network(pooled_after, (2, 6, 8))
+    moved = pool_first(graph)
+    verify(moved, "pool_first")
+    assert [type(n.op) for n in graph.nodes] == [Conv, Relu, MaxPool]
+    assert [type(n.op) for n in moved.nodes] == [Conv, MaxPool, Relu]
+    assert moved.results() == graph.results()
+    (x,) = random_inputs(graph, 3)
+    x[0, :, 0, 0] = float("nan")
+    x[1] = 0.0  # ties
+    parameters = random_parameters(graph)
+    found = []
+    for each in (graph, moved):
+        leaves = {k: p.clone().requires_grad_() for k, p in parameters.items()}
+        start = x.clone().requires_grad_()
+        y = run_forward(each, [start], leaves)[each.outputs[0].value]
+        y.square().sum().backward()
+        found.append([y, start.grad, *(p.grad for p in leaves.values())])
+    for before, after in zip(*found, strict=True):
+        torch.testing.assert_close(after, before, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("pool", [{"kernel": 3, "stride": 2}, {"kernel": 2, "pad": 1}])
+def test_pool_first_leaves_poolings_whose_windows_overlap_or_leave_the_map(
+    pool: dict[str, int],
+) -> None:
+    graph = network(lambda make: pooled_after(make, **pool), (2, 7, 7))
+    assert pool_first(graph) == graph
+
+
+def test_pool_first_leaves_activations_that_others_read_too() -> None:
+    def build(make: GraphMaker) -> Value:
+        x = make(Relu(), make.inputs[0])
+        return make(MaxPool(), make(Add(), x, make(MaxPool(stride=1, kernel=1), x)))
+
+    graph = network(build, (2, 4, 4))
+    assert pool_first(graph) == graph
+    only = GraphMaker((2, 4, 4))
+    x = only(Relu(), only.inputs[0])
+    shown = only.graph(x, only(MaxPool(), x))
+    assert pool_first(shown) == shown

@@ -1,4 +1,4 @@
-"""`convdsl compile`: the table, one layer's formulas, the JSON report, or the text of a stage."""
+"""`convdsl compile`: the table, one layer's formulas, memory traffic, JSON, a stage's text."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -38,6 +38,11 @@ _DTYPES = ("fp32", "bf16", "fp16")
     show_default=True,
     help="Number type that activations are counted in.",
 )
+@click.option(
+    "--traffic",
+    is_flag=True,
+    help="Show the bytes each kernel of a training step reads and writes, for --batch N.",
+)
 @click.option("--explain", metavar="ROW|NAME", help="Show formulas with numbers for one layer.")
 @click.option(
     "--format",
@@ -59,6 +64,7 @@ def compile_command(
     flat: bool,
     batch: int | None,
     dtype: str,
+    traffic: bool,
     explain: str | None,
     format_: str,
     emit: str | None,
@@ -73,6 +79,10 @@ def compile_command(
         raise click.UsageError("Give one program: a FILE, - for standard input, or -e TEXT.")
     if sum((emit is not None, explain is not None, format_ == "json")) > 1:
         raise click.UsageError("--emit, --explain and --format json exclude each other.")
+    if traffic and (emit is not None or explain is not None):
+        raise click.UsageError("--traffic goes with neither --emit nor --explain.")
+    if traffic and batch is None:
+        raise click.UsageError("--traffic needs the size of a batch: --batch N.")
     network, found = findings(lambda: compile_program(file, text, shape, lets, defaults, strict))
     code = code_for(found, strict)
     errors = show(found, format_, stderr_style())
@@ -83,7 +93,7 @@ def compile_command(
     if emit is not None:
         result = network.emit(emit)
     else:
-        result = _report(network, style, flat, batch, dtype, explain, format_)
+        result = _report(network, style, flat, batch, dtype, traffic, explain, format_)
         if format_ == "json":
             errors = ""  # they are in the document
     if to_file and output is not None:
@@ -99,15 +109,20 @@ def _report(
     flat: bool,
     batch: int | None,
     dtype: str,
+    traffic: bool,
     explain: str | None,
     format_: str,
 ) -> str:
     from convdsl.report.table import table
+    from convdsl.report.traffic import traffic_table
 
     if explain is not None:
         return _explanation(network.costs, explain, style)
     if format_ == "json":
-        return network.to_json(batch, dtype)
+        return network.to_json(batch, dtype, traffic)
+    if traffic and batch is not None:
+        moved = network.traffic(batch, dtype)
+        return traffic_table(network.costs, moved, style, network.source.name)
     plan = None if batch is None else network.plan(batch, dtype)
     file = network.source.name
     return table(network.costs, style, file=file, dtype=dtype, flat=flat, plan=plan)

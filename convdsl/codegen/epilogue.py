@@ -2,16 +2,19 @@
 
     conv -> relu  =>  after_relu = tl.where(acc <= 0.0, 0.0, acc)
 
-Groups of equal steps get equal text, so that one compiled kernel serves them all.
+and what the tile, a band of rows, has for the group's reductions. Groups of equal steps get equal
+text, so that one compiled kernel serves them all.
 """
 
 from dataclasses import dataclass
 
 from convdsl.codegen.writer import Writer
 from convdsl.ir.broadcast import element_of, tile_of
-from convdsl.ir.graph import Value
+from convdsl.ir.graph import Node, Value
 from convdsl.ir.group import Group
-from convdsl.ir.launch import Nest
+from convdsl.ir.launch import Band, Nest
+from convdsl.ir.reduction import RowReduction, bands_of
+from convdsl.ops._pointwise import Recomputed
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,45 +31,97 @@ def epilogue(group: Group) -> Epilogue | None:
     """None when the anchor's tile is stored as it is."""
     steps = group.steps
     stores = [v for v in group.stored if v in _chain(group)]
-    if not steps and not stores:
+    if not steps and not stores and not group.reductions:
         return None
-    text = Writer(1)
-    names: dict[Value, str] = {}
-    aux: list[Value] = []
-
-    def store(value: Value) -> None:
-        if value in stores:
-            slot = f"aux[{len(aux)}]"
-            aux.append(value)
-            text.line(
-                f"tl.store({slot} + offsets, {names[value]}.to({slot}.dtype.element_ty), mask=mask)"
-            )
-
-    first = tile_of(group.anchor) if group.anchor in steps else group.anchor.output
-    names[first] = "acc"
-    if group.anchor not in steps:
-        store(first)
-    for number, node in enumerate(steps):
-        operands = []
-        for value in node.operands:
-            if value not in names:
-                names[value] = f"operand{len(aux)}"
-                place = element_of(value.type, node.output.type)
-                assert place is not None, f"{value.name} does not spread over the tile"
-                masked = ", mask=mask, other=0.0" if "offsets" in place else ""
-                text.line(
-                    f"operand{len(aux)} = tl.load(aux[{len(aux)}] + {place}{masked}).to(tl.float32)"
-                )
-                aux.append(value)
-            operands.append(names[value])
-        name = f"after_{node.op.title}"
-        names[node.output] = name if name not in names.values() else f"{name}{number}"
-        text.assign(names[node.output], f"{node.op.expression(*operands)}")
-        store(node.output)
+    pointwise = group.anchor in steps
+    first = tile_of(group.anchor) if pointwise else group.anchor.output
+    body = _Body(first)
+    if first in stores and not pointwise:
+        body.store(first)
+    for node in steps:
+        body.step(node)
+        if node.output in stores:
+            body.store(node.output)
     result = steps[-1].output if steps else first
-    text.line(f"return {names[result]}")
-    helpers = tuple(helper for node in steps for helper in node.op.helpers)
-    return Epilogue("_".join(s.op.title for s in steps) or "store", text.text, tuple(aux), helpers)
+    name = body.names[result]
+    if group.reductions:
+        band = group.band
+        assert band is not None
+        body.enter(result, band)
+        for node in group.reductions:
+            body.reduce(node, band)
+    body.text.line(f"return {name}")
+    parts = (*steps, *group.reductions)
+    helpers = tuple(helper for node in parts for helper in node.op.helpers)
+    title = "_".join(part.op.title for part in parts) or "store"
+    return Epilogue(title, body.text.text, tuple(body.aux), helpers)
+
+
+class _Body:
+    """Text in the making: names of the blocks at hand, and the tensors they were read from."""
+
+    def __init__(self, tile: Value) -> None:
+        self.text = Writer(1)
+        self.tile = tile
+        self.names = {tile: "acc"}
+        self.aux: list[Value] = []
+
+    def slot(self, value: Value) -> str:
+        """``aux[i]``, a further tensor of the epilogue."""
+        self.aux.append(value)
+        return f"aux[{len(self.aux) - 1}]"
+
+    def read(self, value: Value) -> str:
+        """The name of an operand, loaded where it is first used."""
+        if value not in self.names:
+            name = self.names[value] = f"operand{len(self.aux)}"
+            place = element_of(value.type, self.tile.type)
+            assert place is not None, f"{value.name} does not spread over the tile"
+            masked = ", mask=mask, other=0.0" if "offsets" in place else ""
+            slot = self.slot(value)
+            self.text.line(f"{name} = tl.load({slot} + {place}{masked}).to(tl.float32)")
+        return self.names[value]
+
+    def store(self, value: Value) -> None:
+        name = self.names[value]
+        slot = self.slot(value)
+        self.text.line(f"tl.store({slot} + offsets, {name}.to({slot}.dtype.element_ty), mask=mask)")
+
+    def step(self, node: Node) -> None:
+        """``after_relu = ...``"""
+        operands = [self.read(value) for value in node.operands]
+        name = base = f"after_{node.op.title}"
+        number = 1
+        while name in self.names.values():
+            number += 1
+            name = f"{base}{number}"
+        self.names[node.output] = name
+        if isinstance(node.op, Recomputed):  # on lines of their own, for people to read
+            dy, *rest = operands
+            for op in node.op.by:
+                self.text.assign(f"again_{op.title}", f"{op.expression(*rest)}")
+                rest = [f"again_{op.title}"]
+            self.text.assign(name, node.op.of.expression(dy, *rest))
+        else:
+            self.text.assign(name, f"{node.op.expression(*operands)}")
+
+    def enter(self, result: Value, band: Band) -> None:
+        """What reductions look at: the result as it is stored, in the tensor's own precision."""
+        name, self.names[result] = self.names[result], "rounded"
+        slot = self.slot(result)
+        self.text.line(f"rounded = {name}.to({slot}.dtype.element_ty).to(tl.float32)")
+        self.text.line(f"band = ({band.index}).to(tl.int64)")
+
+    def reduce(self, node: Node, band: Band) -> None:
+        """Store the numbers per channel of this band of rows."""
+        assert isinstance(node.op, RowReduction)
+        operands = [self.read(value) for value in node.operands[: node.op.reads]]
+        bands, channels = bands_of(node, band), self.tile.type.channels
+        slot = self.slot(bands)
+        self.text.line(f"place = {slot} + band * {node.op.numbers * channels} + column")
+        for i, number in enumerate(node.op.of_band(*operands)):
+            at = f"place + {i * channels}" if i else "place"
+            self.text.call("tl.store(", [at, number, f"mask=column < {channels}"])
 
 
 def _chain(group: Group) -> set[Value]:

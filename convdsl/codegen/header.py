@@ -134,10 +134,12 @@ def _label_spec(labels: Labels) -> str:
 
 def _smallest_batch(graph: Graph, out: Writer) -> None:
     needs = [
-        (member.op.smallest_batch(*(v.type for v in member.inputs)), member.op.name)
+        (
+            member.op.smallest_batch(*(v.type for v in member.inputs)),
+            member.origin.text.partition("(")[0],
+        )
         for node in graph.nodes
         for member in members(node)
-        if isinstance(member.op, Layer)
     ]
     batch, name = max(needs, default=(1, ""), key=lambda need: need[0])
     if batch > 1:

@@ -5,8 +5,9 @@ from which the ahead-of-time builds take what to compile.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from convdsl.codegen.copy_source import Copier, definition, kernel_names
 from convdsl.codegen.epilogue import Epilogue, epilogue
@@ -15,25 +16,43 @@ from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Graph, Node, Value
 from convdsl.ir.group import Group, updated
 from convdsl.ir.launch import Argument, Launch, Schedule, Size, Tail
-from convdsl.ir.types import DType
+from convdsl.ir.types import DType, TensorType
 
 # names that generated functions use for themselves
 RESERVED = frozenset(
-    """n p ctx seed dtype new infer outputs self keep labels len
-    torch triton tl nn Tensor Any ClassVar Sequence Network""".split()  # noqa: SIM905
+    """n p ctx seed training dtype new infer outputs self keep labels len
+    torch triton tl nn Tensor Any ClassVar Sequence Network check_device new_seed""".split()  # noqa: SIM905
 )
+
+#: of a step's random numbers: on the device, so that a captured CUDA graph draws new ones
+SEED = Value("seed", TensorType((1,), DType.INT64, batched=False))
+
+
+class Part(Enum):
+    """When a launch runs. A training step is FORWARD, LOSS and BACKWARD, in this order."""
+
+    INFERENCE = "inference"
+    FORWARD = "forward"
+    LOSS = "loss"
+    BACKWARD = "backward"
+    TO_INPUTS = "to inputs"  # gradients of the network's inputs, where somebody asks for them
 
 
 @dataclass(frozen=True, slots=True)
 class EmittedLaunch:
-    """One launch as written: arguments by name (``aux`` a tuple of values), EPILOGUE by name."""
+    """One launch as written: arguments by name (``aux`` a tuple of values), EPILOGUE by name.
 
+    touched: as in `Launch`.
+    """
+
+    part: Part
     nest: str
     arguments: dict[str, Argument | tuple[Value, ...]]
     epilogue: str | None
     warps: int
     stages: int
     comment: str
+    touched: Mapping[Value, str]
 
 
 @dataclass
@@ -44,6 +63,7 @@ class Kernels:
     epilogues: dict[str, str] = field(default_factory=dict)  # name -> body
     comments: dict[str, list[str]] = field(default_factory=dict)  # name -> places it came from
     launches: list[EmittedLaunch] = field(default_factory=list)
+    part: Part = Part.INFERENCE  # of the launches that are written next
 
     def epilogue(self, made: Epilogue, comment: str) -> str:
         """The name of an epilogue function with this body; equal bodies share one."""
@@ -178,8 +198,10 @@ class FunctionBody:
                 inner = ", ".join(self.names[v] for v in aux)
                 text = f"({inner},)" if len(aux) == 1 else f"({inner})"
             elif parameter == "seed":
-                record["seed"] = Size("seed")
-                text = "seed"
+                # a number nobody reads: it is not specialised, so any will do
+                random = made is not None and re.search(r"\bseed\b", made.body)
+                record["seed"] = SEED if random else Size("seed")
+                text = "seed" if random else "0"
             elif parameter == "EPILOGUE":
                 text = name or "keep"
             else:
@@ -193,14 +215,23 @@ class FunctionBody:
         grid = ", ".join(tidy(g) for g in launch.grid) + ("," if len(launch.grid) == 1 else "")
         self.out.call(f"{function}[({grid})](", texts)
         self.kernels.launches.append(
-            EmittedLaunch(function, record, name, launch.warps, launch.stages, comment)
+            EmittedLaunch(
+                self.kernels.part,
+                function,
+                record,
+                name,
+                launch.warps,
+                launch.stages,
+                comment,
+                launch.touched,
+            )
         )
 
     def _text(self, argument: Argument) -> str:
         if isinstance(argument, Value):
             return self.names[argument]
         if isinstance(argument, Size):
-            return "int(seed >= 0)" if argument.text == "training" else tidy(argument.text)
+            return tidy(argument.text)
         return f'"{argument}"' if isinstance(argument, str) else repr(argument)
 
 

@@ -5,7 +5,7 @@ pass multiplies what they left by the scale and by the gradient of the loss, in 
 """
 
 from convdsl.codegen.header import channels_first, channels_last, class_name
-from convdsl.codegen.launches import FunctionBody, Kernels
+from convdsl.codegen.launches import FunctionBody, Kernels, Part
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Graph, Output, Value
 from convdsl.ir.head import LossValues
@@ -18,6 +18,7 @@ _SCALAR = TensorType((), DType.FLOAT32, batched=False)
 
 def emit_losses(graph: Graph, out: Writer, kernels: Kernels) -> None:
     """The Functions of all heads."""
+    kernels.part = Part.LOSS
     for output in graph.outputs:
         if output.head is not None:
             out.line()

@@ -17,7 +17,7 @@ from convdsl.codegen.header import (
     docstring,
 )
 from convdsl.codegen.heads import emit_heads, emit_results_type
-from convdsl.codegen.launches import EmittedLaunch, FunctionBody, Kernels, local_names
+from convdsl.codegen.launches import EmittedLaunch, FunctionBody, Kernels, Part, local_names
 from convdsl.codegen.losses import emit_losses, loss_call
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Graph, Output, Parameter, Value
@@ -50,6 +50,8 @@ def emit_triton(training: Graph, inference: Graph, source: str) -> TritonText:
     support.add("runtime.support", "Network")
     support.add("runtime.triton_support", "check_device")
     support.add("runtime.triton_support", "refuse_double_backward")
+    if _is_random(training) or _is_random(inference):
+        support.add("runtime.triton_support", "new_seed")
     functions = Writer()
     _infer(inference, functions, kernels)
     functions.line()
@@ -78,6 +80,7 @@ def emit_triton(training: Graph, inference: Graph, source: str) -> TritonText:
 
 def _infer(graph: Graph, out: Writer, kernels: Kernels) -> None:
     """``infer``: the forward pass when no gradient will be asked for."""
+    kernels.part = Part.INFERENCE
     names = local_names(graph)
     used = {v for node in graph.nodes for v in node.operands}
     arguments = [names[v] for v in (*graph.inputs, *(p.value for p in graph.parameters))]
@@ -85,7 +88,8 @@ def _infer(graph: Graph, out: Writer, kernels: Kernels) -> None:
     with out.indent():
         out.line('"""Outputs, channels last; nothing is kept for a backward pass."""')
         _prologue(graph, out, names, used)
-        out.line("seed = -1")
+        if _is_random(graph):
+            out.line(f"seed = new_seed({names[graph.inputs[0]]}, False)")
         body = FunctionBody(out, kernels, names, used | graph.results())
         body.nodes(graph.nodes, graph.results())
         _tuple(out, "return", [names[o.value] for o in graph.outputs])
@@ -98,24 +102,27 @@ def _function(graph: Graph, out: Writer, kernels: Kernels) -> None:
     read_back = {v for node in graph.backward for v in node.operands}
     saved = [*graph.saved, *(v for v in parameters if v in read_back)]
     needed = {v for node in graph.all_nodes for v in node.operands} | graph.results()
+    kept = ["n", *_mode(graph)]
     out.line(f"class {class_name(graph)}Function(torch.autograd.Function):")
     with out.indent():
         out.line('"""Forward and backward of the whole network as lists of kernel launches."""')
         out.line()
         out.line("@staticmethod")
         arguments = [names[v] for v in (*graph.inputs, *parameters)]
-        out.call("def forward(", ["ctx", "seed", "dtype", *arguments], "):")
+        out.call("def forward(", ["ctx", *_mode(graph), "dtype", *arguments], "):")
+        kernels.part = Part.FORWARD
         with out.indent():
             _prologue(graph, out, names, {v for node in graph.all_nodes for v in node.operands})
             FunctionBody(out, kernels, names, needed).nodes(
                 graph.nodes, graph.results() | set(saved)
             )
             out.call("ctx.save_for_backward(", [names[v] for v in saved])
-            out.line("ctx.n, ctx.seed = n, seed")
+            out.line(", ".join(f"ctx.{k}" for k in kept) + f" = {', '.join(kept)}")
             _tuple(out, "return", [names[o.value] for o in graph.outputs])
         out.line()
         out.line("@staticmethod")
         out.call("def backward(", ["ctx", *(names[v] for v in graph.cotangents)], "):")
+        kernels.part = Part.BACKWARD
         with out.indent():
             _backward(graph, out, kernels, names, saved, needed)
 
@@ -129,7 +136,8 @@ def _backward(
     needed: set[Value],
 ) -> None:
     out.line("refuse_double_backward()")
-    out.line("n, seed = ctx.n, ctx.seed")
+    kept = ["n", *_mode(graph)]
+    out.line(f"{', '.join(kept)} = " + ", ".join(f"ctx.{k}" for k in kept))
     if saved:
         end = ",) = ctx.saved_tensors" if len(saved) == 1 else ") = ctx.saved_tensors"
         out.call("(", [names[v] for v in saved], end)
@@ -153,16 +161,18 @@ def _backward(
         for value in graph.inputs:
             if gradients.get(value) in late_results:
                 out.line(f"{names[gradients[value]]} = None")
-        places = range(2, 2 + len(graph.inputs))
+        first = len(_mode(graph)) + 1
+        places = range(first, first + len(graph.inputs))
         asked = " or ".join(f"ctx.needs_input_grad[{i}]" for i in places)
         out.line(f"if {asked}:")
+        kernels.part = Part.TO_INPUTS
         with out.indent():
             body.nodes(optional, graph.results())
     returned = [
         names[gradients[v]] if v in gradients else "None"
         for v in (*graph.inputs, *(p.value for p in graph.parameters))
     ]
-    out.call("return (", ["None", "None", *returned])
+    out.call("return (", [*["None"] * (len(_mode(graph)) + 1), *returned])
 
 
 def _prologue(graph: Graph, out: Writer, names: dict[Value, str], used: set[Value]) -> None:
@@ -200,8 +210,10 @@ def _module(graph: Graph, out: Writer) -> None:
             with out.indent():
                 out.line("if self.training or torch.is_grad_enabled():")
                 with out.indent():
-                    out.line(f"seed = {_seed(graph)}")
-                    out.call(f"outputs = {name}Function.apply(", ["seed", *operands])
+                    if _is_random(graph):
+                        out.line(f"seed = new_seed({first}, self.training)")
+                    mode = ["int(self.training)" if k == "training" else k for k in _mode(graph)]
+                    out.call(f"outputs = {name}Function.apply(", [*mode, *operands])
                     kept = [i for i, o in enumerate(graph.outputs) if not o.training_only]
                     if len(kept) < len(graph.outputs):
                         out.line("if not self.training:")
@@ -226,12 +238,16 @@ def _return(out: Writer, outputs: Sequence[Output]) -> None:
     )
 
 
-def _seed(graph: Graph) -> str:
-    """Of the random numbers; negative when not training, which is all some layers look at."""
+def _mode(graph: Graph) -> list[str]:
+    """What the Function is told beside dtype and tensors, where any layer asks for it."""
+    random = ["seed"] if _is_random(graph) else []
+    return [*random, "training"] if graph.updates else random
+
+
+def _is_random(graph: Graph) -> bool:
+    """Whether a kernel draws random numbers."""
     nodes = [member for node in graph.nodes for member in members(node)]
-    if any("seed" in (m.op.expression(*(v.name for v in m.operands)) or "") for m in nodes):
-        return "int(torch.randint(2**31 - 1, ())) if self.training else -1"
-    return "0 if self.training else -1" if graph.updates else "-1"
+    return any("seed" in (m.op.expression(*(v.name for v in m.operands)) or "") for m in nodes)
 
 
 def _tuple(out: Writer, opening: str, names: Sequence[str]) -> None:

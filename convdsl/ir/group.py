@@ -1,24 +1,31 @@
 """A group: the nodes that become one kernel, as a node of its own.
 
 The first inner node is the anchor, whose loop nest the kernel is; the others are pointwise nodes
-worked out in its epilogue, and at most one max pooling at the end. Passes build groups,
-code generation writes their text; neither does the other's work.
+worked out in its epilogue, and at most one max pooling at the end. Reductions over the rows of the
+result may begin there too; launches of their own finish them. Passes build groups, code generation
+writes their text; neither does the other's work.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Schedule, Tail
+from convdsl.ir.launch import Band, Schedule, Tail
 from convdsl.ir.op import Op
+from convdsl.ir.reduction import RowReduction, bands_of
 from convdsl.ir.types import TensorType
 
 
 @dataclass(frozen=True)
 class Group(Op):
-    """Inner nodes in order. The group's node lists as outputs those values that are stored."""
+    """Inner nodes in order, and reductions of the last one's output.
+
+    The group's node lists as outputs the values of ``nodes`` that are ``stored``, and all of the
+    reductions'.
+    """
 
     nodes: tuple[Node, ...]
     stored: tuple[Value, ...]
+    reductions: tuple[Node, ...] = ()
 
     @property
     def anchor(self) -> Node:
@@ -26,7 +33,7 @@ class Group(Op):
 
     @property
     def title(self) -> str:
-        return "_".join(node.op.title for node in self.nodes)
+        return "_".join(node.op.title for node in (*self.nodes, *self.reductions))
 
     @property
     def pool(self) -> Node | None:
@@ -45,14 +52,41 @@ class Group(Op):
         """The value the anchor's kernel stores itself; others are stored by the epilogue."""
         return self.nodes[-1].output
 
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        """The outputs of the group's node."""
+        return (*self.stored, *(value for node in self.reductions for value in node.outputs))
+
+    @property
+    def band(self) -> Band | None:
+        """How the kernel cuts its result into bands of rows, if it does."""
+        return self._of_anchor().launches[-1].band
+
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
-        return tuple(value.type for value in self.stored)
+        return tuple(value.type for value in self.outputs)
 
     def reference(self, *operands: str) -> tuple[str, ...]:
         raise NotImplementedError("a group is run node by node")
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
-        """The anchor's launches with the pooling, if any, handed to its kernel."""
+        """The anchor's launches, then those that finish the reductions."""
+        made = self._of_anchor()
+        launches, scratch = made.launches, made.scratch
+        band = launches[-1].band
+        used: dict[Value, str] = {}
+        for reduction in self.reductions:
+            assert band is not None and isinstance(reduction.op, RowReduction)
+            bands = bands_of(reduction, band)
+            rest = reduction.op.combine(reduction, bands, band)
+            launches += rest.launches
+            scratch += (bands, *rest.scratch)
+            columns = reduction.op.numbers * reduction.inputs[0].type.channels
+            used[bands] = f"{band.count} * {columns}"
+        launches = tuple(replace(x, touched={**x.touched, **used}) for x in launches)
+        return Schedule(launches, scratch)
+
+    def _of_anchor(self) -> Schedule:
+        """The anchor's launches, with the pooling, if any, handed to its kernel."""
         if self.pool is None:
             return self.anchor.op.schedule(self.anchor, Tail(self.result))
         index = self.pool.outputs[1] if self.pool.outputs[1] in self.stored else None
@@ -62,7 +96,7 @@ class Group(Op):
 
 def members(node: Node) -> tuple[Node, ...]:
     """The inner nodes of a group; any other node by itself."""
-    return node.op.nodes if isinstance(node.op, Group) else (node,)
+    return node.op.nodes + node.op.reductions if isinstance(node.op, Group) else (node,)
 
 
 def updated(node: Node) -> dict[Value, Value]:

@@ -31,12 +31,40 @@ Argument = Value | Size | bool | int | float | str | None
 
 
 @dataclass(frozen=True, slots=True)
+class Band:
+    """How a kernel cuts its result, rows of channels in memory, into bands of ``rows`` rows.
+
+    index: Triton text of the number of the band a program works on. pixels: rows of one sample in
+    each of ``phases`` sequences of bands, which the rows are dealt to; bands follow each other
+    where there is one sequence.
+    """
+
+    rows: int
+    index: str
+    pixels: int
+    phases: int = 1
+
+    @property
+    def count(self) -> str:
+        """How many bands there are, an expression of the batch size ``n``."""
+        return f"triton.cdiv(n * {self.pixels}, {self.rows}) * {self.phases}"
+
+    @property
+    def most(self) -> int:
+        """As many bands a sample there are at most."""
+        return -(-self.pixels // self.rows) * self.phases
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """One kernel launch.
 
     arguments: by the nest's parameter names; ``aux``, ``seed`` and ``EPILOGUE`` are left out,
         code generation fills them when the nest has them.
     grid: up to three Python expressions of ``n``; ``triton.cdiv`` may be used.
+    band: None when the tiles that EPILOGUE gets are no bands of rows, or short ones.
+    touched: of tensors that are not read or written whole, how many elements are: expressions of
+        ``n``, for `convdsl.codegen.traffic`.
     """
 
     nest: Nest
@@ -44,6 +72,8 @@ class Launch:
     grid: tuple[str, ...]
     warps: int = 4
     stages: int = 2
+    band: Band | None = None
+    touched: Mapping[Value, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,8 @@ class Op(ABC):
     has_epilogue: ClassVar[bool] = False
     #: the kernel can also max-pool its tile (see `pool_window`)
     can_pool: ClassVar[bool] = False
+    #: max_pool(f(x)) and f(max_pool(x)) have the same values and gradients, to the bit
+    may_follow_pool: ClassVar[bool] = False
     #: numbers of parameters of role STATE, and of the outputs that are their next values; a kernel
     #: gets the same memory for both
     updates: ClassVar[Mapping[int, int]] = {}
@@ -156,6 +158,10 @@ class Op(ABC):
     def is_view(self, x: TensorType) -> bool:
         """True when the output is the input ``x`` under another type: no data moves."""
         return False
+
+    def smallest_batch(self, *inputs: TensorType) -> int:
+        """Samples a batch must have, in training, for the op to be defined."""
+        return 1
 
     @property
     def pool_window(self) -> tuple[int, int] | None:
@@ -221,16 +227,19 @@ class Layer(Op):
         """(l1, l2): the loss gets (l1 * sum of |y| + l2 * sum of y^2) / batch, of the output."""
         return (0.0, 0.0)
 
-    def smallest_batch(self, *inputs: TensorType) -> int:
-        """Samples a batch must have, in training, for the layer to be defined."""
-        return 1
-
     def at_inference(self) -> Op | None:
         """The op of the same operands and first output that runs when nothing is learned.
 
         None: the layer itself.
         """
         return None
+
+    def split(self, node: Node) -> tuple[Node, ...]:
+        """The nodes of other ops that make the outputs of a ``node`` of the layer.
+
+        Itself, or what it is made of: more than the layer's gradient sees of it.
+        """
+        return (node,)
 
     def distinct(self, number: int) -> "Layer":
         """The layer as the ``number``-th of its network: tells random generators apart."""

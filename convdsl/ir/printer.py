@@ -6,7 +6,7 @@
 from collections.abc import Iterable
 
 from convdsl.ir.graph import Graph, Node, Role, Value
-from convdsl.ir.group import Group
+from convdsl.ir.group import Group, members
 from convdsl.ir.head import Head
 from convdsl.ir.op import Layer, Op
 from convdsl.ir.types import DType, Notation, TensorType
@@ -50,7 +50,7 @@ def _nodes(nodes: Iterable[Node], indent: str) -> list[str]:
     for node in nodes:
         lines.append(indent + _line(node))
         if isinstance(node.op, Group):
-            lines += _nodes(node.op.nodes, indent + "  | ")
+            lines += _nodes(members(node), indent + "  | ")
     return lines
 
 

@@ -59,10 +59,10 @@ def verify(graph: Graph, after: str) -> None:
 
 def _verify_group(node: Node, group: Group) -> None:
     inner = set(node.operands)
-    for member in group.nodes:
+    for member in (*group.nodes, *group.reductions):
         missing = [v.name for v in member.operands if v not in inner]
         if missing:
             raise GraphError(f"group {group.title} does not list its operands {missing}")
         inner.update(member.outputs)
-    if node.outputs != group.stored or group.result not in group.stored:
+    if node.outputs != group.outputs or group.result not in group.stored:
         raise GraphError(f"group {group.title} does not store its result")

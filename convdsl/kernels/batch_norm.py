@@ -1,12 +1,46 @@
-"""Batch normalisation: statistics per channel, merged in fixed order, and what is made of them.
+"""Batch normalisation: statistics per channel, merged in fixed order, and sums of its gradient.
 
-Tensors are rows of channels: a row per pixel of every sample, or per sample of vectors. Sums go
-over SPLIT stretches of the rows at once, each worked out by one program, and are put together as
-one tree: no atomics, so equal inputs give equal bits. C is the number of channels.
+Tensors are rows of channels: a row per pixel of every sample, or per sample of vectors. A
+reduction goes over SPLIT stretches of the rows at once, each worked out by one program, or begins
+in the kernel that makes the rows, band by band; what is found is put together in a fixed order: no
+atomics, so equal inputs give equal bits. C is the number of channels.
 """
 
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def column_sum(x, mask):
+    """Sum over the rows of a block of those elements that ``mask`` says count: (1, columns)."""
+    return tl.sum(tl.where(mask, x, 0.0), axis=0, keep_dims=True)
+
+
+@triton.jit
+def column_mean(x, mask):
+    """The mean instead; 0 where no element counts."""
+    count = tl.sum(tl.where(mask, 1.0, 0.0), axis=0, keep_dims=True)
+    return column_sum(x, mask) / tl.maximum(count, 1.0)
+
+
+@triton.jit
+def column_squares(x, mask):
+    """The sum of squared deviations from the mean instead."""
+    deviation = x - column_mean(x, mask)
+    return column_sum(deviation * deviation, mask)
+
+
+@triton.jit
+def merge_all(count, mean, m2):
+    """(count, mean, m2) of all rows together, each such a triple of a set of numbers, by column.
+
+    As `merge` of any number of sets; count is (rows, 1), mean and m2 are (rows, columns), and zero
+    where count is.
+    """
+    total = tl.sum(tl.broadcast_to(count, mean.shape), axis=0)
+    average = tl.sum(count * mean, axis=0) / tl.maximum(total, 1.0)
+    delta = mean - average[None, :]
+    return total, average, tl.sum(m2 + count * delta * delta, axis=0)
 
 
 @triton.jit
@@ -58,13 +92,53 @@ def statistics(
     tl.store(place + channels, m2, mask=c < channels)
 
 
+@triton.jit
+def merge_bands(
+    bands_ptr,
+    partial_ptr,
+    rows,
+    channels,
+    BAND: tl.constexpr,
+    SPLIT: tl.constexpr,
+    STEP: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """partial[i] = (mean, sum of squared deviations) of the i-th stretch of bands.
+
+    bands (count, 2, C) has the same of BAND rows each, of fewer in the last. Stretch i is the bands
+    from i*count/SPLIT on. partial is float32 (SPLIT, 2, C).
+    """
+    c = tl.program_id(0) * COLS + tl.arange(0, COLS)
+    split = tl.program_id(1)
+    stretch = tl.cdiv(tl.cdiv(rows, BAND), SPLIT)
+    count = tl.zeros((COLS,), tl.float32)
+    mean = tl.zeros((COLS,), tl.float32)
+    m2 = tl.zeros((COLS,), tl.float32)
+    for start in range(0, stretch, STEP):
+        lane = start + tl.arange(0, STEP)[:, None]
+        band = (split * stretch + lane).to(tl.int64)
+        size = tl.minimum(tl.maximum(rows - band * BAND, 0), BAND).to(tl.float32)
+        size = tl.where(lane < stretch, size, 0.0)
+        place = bands_ptr + band * (2 * channels) + c[None, :]
+        mask = (size > 0.0) & (c < channels)[None, :]
+        means = tl.load(place, mask=mask, other=0.0)
+        squares = tl.load(place + channels, mask=mask, other=0.0)
+        here, average, around = merge_all(size, means, squares)
+        count, mean, m2 = merge(count, mean, m2, here, average, around)
+    place = partial_ptr + split * 2 * channels + c
+    tl.store(place, mean, mask=c < channels)
+    tl.store(place + channels, m2, mask=c < channels)
+
+
 @triton.jit(do_not_specialize=["training"])
 def merge_statistics(
     partial_ptr,
+    weight_ptr,
     running_mean_ptr,
     running_var_ptr,
     mean_ptr,
     rstd_ptr,
+    scale_ptr,
     new_mean_ptr,
     new_var_ptr,
     rows,
@@ -76,7 +150,8 @@ def merge_statistics(
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
-    """mean and rstd = 1/sqrt(var + EPS) of the batch, and the running statistics moved towards it.
+    """mean, rstd = 1/sqrt(var + EPS) and scale = rstd * weight of the batch, and the running
+    statistics moved towards it; partial (SPLIT, 2, C) is of stretches of blocks of ROWS rows.
 
     In training var is the mean of the squared deviations, and the running variance gets the one
     with n/(n-1); otherwise mean and rstd are those of the running statistics, which stay. All are
@@ -86,57 +161,26 @@ def merge_statistics(
     c = tl.program_id(0) * COLS + tl.arange(0, COLS)
     running_mean = tl.load(running_mean_ptr + c, mask=c < channels, other=0.0).to(tl.float32)
     running_var = tl.load(running_var_ptr + c, mask=c < channels, other=1.0).to(tl.float32)
+    weight = tl.load(weight_ptr + c, mask=c < channels, other=0.0).to(tl.float32)
     stretch = tl.cdiv(tl.cdiv(rows, ROWS), SPLIT) * ROWS
-    count = tl.zeros((COLS,), tl.float32)
-    mean = tl.zeros((COLS,), tl.float32)
-    m2 = tl.zeros((COLS,), tl.float32)
-    for split in range(SPLIT):
-        place = partial_ptr + split * 2 * channels + c
-        average = tl.load(place, mask=c < channels, other=0.0)
-        squares = tl.load(place + channels, mask=c < channels, other=0.0)
-        here = tl.minimum(tl.maximum(rows - split * stretch, 0), stretch).to(tl.float32)
-        count, mean, m2 = merge(count, mean, m2, tl.zeros_like(count) + here, average, squares)
+    split = tl.arange(0, SPLIT)[:, None].to(tl.int64)
+    size = tl.minimum(tl.maximum(rows - split * stretch, 0), stretch).to(tl.float32)
+    place = partial_ptr + split * (2 * channels) + c[None, :]
+    mask = (size > 0.0) & (c < channels)[None, :]
+    means = tl.load(place, mask=mask, other=0.0)
+    squares = tl.load(place + channels, mask=mask, other=0.0)
+    count, mean, m2 = merge_all(size, means, squares)
     learning = (training != 0) & (rows > 0)
     var = m2 / tl.maximum(count, 1.0)
     unbiased = m2 / tl.maximum(count - 1.0, 1.0)
     tl.store(mean_ptr + c, tl.where(learning, mean, running_mean), mask=c < channels)
     rstd = 1.0 / tl.sqrt_rn(tl.where(learning, var, running_var) + EPS)
     tl.store(rstd_ptr + c, rstd, mask=c < channels)
+    tl.store(scale_ptr + c, rstd * weight, mask=c < channels)
     new_mean = tl.where(learning, running_mean + MOMENTUM * (mean - running_mean), running_mean)
     new_var = tl.where(learning, running_var + MOMENTUM * (unbiased - running_var), running_var)
     tl.store(new_mean_ptr + c, new_mean.to(new_mean_ptr.dtype.element_ty), mask=c < channels)
     tl.store(new_var_ptr + c, new_var.to(new_var_ptr.dtype.element_ty), mask=c < channels)
-
-
-@triton.jit(do_not_specialize=["seed"])
-def normalize(
-    x_ptr,
-    mean_ptr,
-    rstd_ptr,
-    weight_ptr,
-    bias_ptr,
-    y_ptr,
-    rows,
-    channels,
-    aux,
-    seed,
-    EPILOGUE: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-):
-    """y[r,c] = EPILOGUE((x[r,c] - mean[c]) * rstd[c] * weight[c] + bias[c]); x, y are (rows, C)."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
-    c = tl.program_id(1) * COLS + tl.arange(0, COLS)
-    mean = tl.load(mean_ptr + c, mask=c < channels, other=0.0)
-    rstd = tl.load(rstd_ptr + c, mask=c < channels, other=0.0)
-    weight = tl.load(weight_ptr + c, mask=c < channels, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + c, mask=c < channels, other=0.0).to(tl.float32)
-    mask = (row < rows) & (c < channels)[None, :]
-    offsets = row * channels + c[None, :]
-    x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    y = (x - mean[None, :]) * (rstd * weight)[None, :] + bias[None, :]
-    y = EPILOGUE(y, offsets, c[None, :], mask, aux, seed)
-    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -154,8 +198,7 @@ def gradient_sums(
 ):
     """partial[i] = (sum over r of dy[r,c] * x^[r,c], sum over r of dy[r,c]) of a stretch of rows.
 
-    x^ = (x - mean) * rstd; dy and x are (rows, C), partial float32 (SPLIT, 2, C): what
-    `reduce.sum_partials` adds up to the gradients of weight and bias.
+    x^ = (x - mean) * rstd; dy and x are (rows, C), partial float32 (SPLIT, 2, C).
     """
     c = tl.program_id(0) * COLS + tl.arange(0, COLS)
     split = tl.program_id(1)
@@ -179,42 +222,66 @@ def gradient_sums(
     tl.store(place + channels, tl.sum(of_bias, axis=0), mask=c < channels)
 
 
-@triton.jit(do_not_specialize=["seed", "training"])
-def normalize_gradient(
-    dy_ptr,
-    x_ptr,
-    mean_ptr,
+@triton.jit
+def sum_bands(
+    bands_ptr,
+    partial_ptr,
+    bands,
+    columns,
+    SPLIT: tl.constexpr,
+    STEP: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """partial[i, c] = sum of bands[j, c] over the i-th of SPLIT stretches of the j < ``bands``.
+
+    bands and partial are float32 rows of ``columns``.
+    """
+    c = tl.program_id(0) * COLS + tl.arange(0, COLS)
+    split = tl.program_id(1)
+    stretch = tl.cdiv(bands, SPLIT)
+    total = tl.zeros((STEP, COLS), tl.float32)
+    for start in range(0, stretch, STEP):
+        lane = start + tl.arange(0, STEP)[:, None]
+        band = (split * stretch + lane).to(tl.int64)
+        mask = (lane < stretch) & (band < bands) & (c < columns)[None, :]
+        total += tl.load(bands_ptr + band * columns + c[None, :], mask=mask, other=0.0)
+    tl.store(partial_ptr + split * columns + c, tl.sum(total, axis=0), mask=c < columns)
+
+
+@triton.jit(do_not_specialize=["training"])
+def finish_gradient(
+    partial_ptr,
     rstd_ptr,
     weight_ptr,
     dw_ptr,
     db_ptr,
-    dx_ptr,
+    scale_ptr,
+    slope_ptr,
+    offset_ptr,
     rows,
     channels,
     training,
-    aux,
-    seed,
-    EPILOGUE: tl.constexpr,
-    ROWS: tl.constexpr,
+    SPLIT: tl.constexpr,
     COLS: tl.constexpr,
 ):
-    """dx = EPILOGUE(weight * rstd * (dy - training * (db + x^ * dw) / rows)), x^ as above.
+    """dw, db = sums over partial (SPLIT, 2, C), and the coefficients of the gradient to x,
 
-    dy, x and dx are (rows, C), the others (C,). When not training, mean and rstd are constants.
+        dx = weight * rstd * (dy - training * (db + x^ * dw) / rows)
+           = scale * dy + slope * (x - mean) + offset,
+
+    all float32 (C,). When not training, mean and rstd are constants.
     """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
-    c = tl.program_id(1) * COLS + tl.arange(0, COLS)
-    mean = tl.load(mean_ptr + c, mask=c < channels, other=0.0)
+    c = tl.program_id(0) * COLS + tl.arange(0, COLS)
+    place = tl.arange(0, SPLIT)[:, None] * (2 * channels) + c[None, :]
+    mask = (c < channels)[None, :]
+    dw = tl.sum(tl.load(partial_ptr + place, mask=mask, other=0.0), axis=0)
+    db = tl.sum(tl.load(partial_ptr + channels + place, mask=mask, other=0.0), axis=0)
     rstd = tl.load(rstd_ptr + c, mask=c < channels, other=0.0)
     weight = tl.load(weight_ptr + c, mask=c < channels, other=0.0).to(tl.float32)
-    share = tl.where(training != 0, 1.0, 0.0) / rows
-    dw = tl.load(dw_ptr + c, mask=c < channels, other=0.0) * share
-    db = tl.load(db_ptr + c, mask=c < channels, other=0.0) * share
-    mask = (row < rows) & (c < channels)[None, :]
-    offsets = row * channels + c[None, :]
-    dy = tl.load(dy_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    normal = (x - mean[None, :]) * rstd[None, :]
-    dx = (rstd * weight)[None, :] * (dy - db[None, :] - normal * dw[None, :])
-    dx = EPILOGUE(dx, offsets, c[None, :], mask, aux, seed)
-    tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+    scale = weight * rstd
+    share = tl.where(training != 0, scale, 0.0) / tl.maximum(rows, 1)
+    tl.store(dw_ptr + c, dw, mask=c < channels)
+    tl.store(db_ptr + c, db, mask=c < channels)
+    tl.store(scale_ptr + c, scale, mask=c < channels)
+    tl.store(slope_ptr + c, -share * rstd * dw, mask=c < channels)
+    tl.store(offset_ptr + c, -share * db, mask=c < channels)

@@ -123,17 +123,27 @@ def conv_forward(
         bias = tl.load(bias_ptr + group * KG + column, mask=column_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]
     if TAPS == 1:  # the rows are the pixels in order: nothing of p and q is kept through the loop
-        corner = tile.to(tl.int64) * (BLOCK_M * K) + group * KG + pid % TILES_N * BLOCK_N
-        offsets = corner + (tl.arange(0, BLOCK_M)[:, None] * K + tl.arange(0, BLOCK_N)[None, :])
+        # a large tile with much beside it does not fit the registers: its left half goes first
+        HALVES: tl.constexpr = 2 if BLOCK_M * BLOCK_N == 128 * 128 and len(aux) > 4 else 1
+        WIDTH: tl.constexpr = BLOCK_N // HALVES
+        if HALVES == 1:
+            parts = (acc,)
+        else:
+            parts = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, WIDTH)), (0, 2, 1)))
+        for half in tl.static_range(HALVES):
+            inner = pid % TILES_N * BLOCK_N + half * WIDTH
+            corner = tile.to(tl.int64) * (BLOCK_M * K) + group * KG + inner
+            offsets = corner + (tl.arange(0, BLOCK_M)[:, None] * K + tl.arange(0, WIDTH)[None, :])
+            lane = inner + tl.arange(0, WIDTH)
+            mask = row_mask[:, None] & (lane < KG)[None, :]
+            y = EPILOGUE(parts[half], offsets, (group * KG + lane)[None, :], mask, aux, seed)
+            tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
     else:
         pixel = image * (P * Q) + p * Q + q
         offsets = pixel[:, None] * K + (group * KG + column)[None, :]
-    mask = row_mask[:, None] & column_mask[None, :]
-    acc = EPILOGUE(acc, offsets, (group * KG + column)[None, :], mask, aux, seed)
-    value = acc.to(y_ptr.dtype.element_ty)
-    if TAPS == 1:
-        tl.store(y_ptr + offsets, value, mask=mask)
-    else:
+        mask = row_mask[:, None] & column_mask[None, :]
+        acc = EPILOGUE(acc, offsets, (group * KG + column)[None, :], mask, aux, seed)
+        value = acc.to(y_ptr.dtype.element_ty)
         # rounded before they are compared, as a pooling of its own would see them
         if TAPS == 2:
             pairs = tl.permute(tl.reshape(value, (BLOCK_M // 2, 2, BLOCK_N)), (0, 2, 1))

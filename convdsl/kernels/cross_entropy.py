@@ -27,9 +27,10 @@ def cross_entropy(
     loss = (1-e) v (-log p[t]) + e/C sum over c of w[c] (-log p[c]) with p = softmax(x[r]),
     dx[r,c] = ((1-e) v + e/C TOTAL) p[c] - (1-e) v [c = t] - e/C w[c]; if t = IGNORE both are 0.
 
-    x and dx are (rows, C), labels int64 (rows,) in 0 .. C-1 or IGNORE. w = class_weights, fp32
-    (C,), or 1 if None; TOTAL is their sum. sums and weights, fp32, one a program: its rows' losses
-    and their v, added up. A program works on COLS of the channels at a time.
+    x and dx are (rows, C), labels int64 (rows,) in 0 .. C-1 or IGNORE, of another the loss is NaN.
+    w = class_weights, fp32 (C,), or 1 if None; TOTAL is their sum. sums and weights, fp32, one a
+    program: its rows' losses and their v, added up. A program works on COLS of the channels at a
+    time.
     """
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     row = r[:, None]
@@ -37,12 +38,14 @@ def cross_entropy(
     counts = (r < rows) & (label != IGNORE)
     # whatever number says "ignored", nothing is read there
     label = tl.where(counts, label, 0)
+    known = (label >= 0) & (label < C)
     weight = tl.where(counts, 1.0, 0.0)
     spread = weight * SMOOTH
     if class_weights_ptr is not None:
-        weight = tl.load(class_weights_ptr + label, mask=counts, other=0.0).to(tl.float32)
+        weight = tl.load(class_weights_ptr + label, mask=counts & known, other=0.0).to(tl.float32)
     m, s = row_powers(x_ptr, row, rows, C, ROWS, COLS)
-    wanted = tl.load(x_ptr + r * C + label, mask=counts, other=0.0).to(tl.float32)
+    wanted = tl.load(x_ptr + r * C + label, mask=counts & known, other=0.0).to(tl.float32)
+    wanted = tl.where(known, wanted, float("nan"))
     pull = weight * (1.0 - SMOOTH)
     # the difference first: log(s) would be lost beside a large m
     loss = pull * ((m - wanted) + tl.log(s))

@@ -20,12 +20,13 @@ def random_word(low, high, key):
 
 
 @triton.jit
-def dropout(x, p: tl.constexpr, salt: tl.constexpr, seed, offsets):
-    """x / (1 - p) where kept, else 0; x itself when ``seed`` < 0 (evaluation).
+def dropout(x, p: tl.constexpr, salt: tl.constexpr, seed_ptr, offsets):
+    """x / (1 - p) where kept, else 0; x itself when the seed, one int64, is below 0 (evaluation).
 
     An element is kept with probability 1 - p. The backward pass calls it with the same numbers, so
     no mask is saved. ``salt`` tells the dropouts of a network apart.
     """
+    seed = tl.load(seed_ptr)
     # 64 bits that differ with seed and salt: the key of all elements, and a shift of their numbers
     key, shift, _, _ = tl.philox(seed, salt, 0, 0, 0)
     wide = offsets.to(tl.int64)

@@ -68,14 +68,15 @@ def multi_margin(
     """Of row r with label t: loss = sum over c != t of h(z), z = MARGIN - x[r,t] + x[r,c].
 
     h(z) = max(0, z)^P with P 1 or 2; dx[r,c] = [z > 0] z^(P-1), and minus their sum at t: for P = 2
-    half the gradient. x and dx are (rows, C), labels int64 (rows,) in 0 .. C-1; sums fp32, one a
-    program. A z that is no number counts as 0, as in torch.
+    half the gradient. x and dx are (rows, C), labels int64 (rows,) in 0 .. C-1, of another the loss
+    is NaN; sums fp32, one a program. A z that is no number counts as 0, as in torch.
     """
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     row = r[:, None]
     label = tl.load(labels_ptr + r, mask=r < rows, other=0)
-    wanted = tl.load(x_ptr + r * C + label, mask=r < rows, other=0.0).to(tl.float32)
-    loss = tl.zeros((ROWS,), tl.float32)
+    known = (label >= 0) & (label < C)
+    wanted = tl.load(x_ptr + r * C + label, mask=(r < rows) & known, other=0.0).to(tl.float32)
+    loss = tl.where(known, 0.0, float("nan"))
     pull = tl.zeros((ROWS,), tl.float32)
     for start in range(0, C, COLS):
         c = start + tl.arange(0, COLS)[None, :]

@@ -18,3 +18,25 @@ def pointwise(x_ptr, y_ptr, aux, seed, elements, EPILOGUE: tl.constexpr, BLOCK: 
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     y = EPILOGUE(x, offsets, offsets, mask, aux, seed)
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=["seed"])
+def pointwise_rows(
+    x_ptr,
+    y_ptr,
+    aux,
+    seed,
+    rows,
+    channels,
+    EPILOGUE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """y[r,c] = EPILOGUE(x[r,c]) for r < rows, c < channels: numbers per channel are read once."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
+    mask = (row < rows) & (c < channels)
+    offsets = row * channels + c
+    x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    y = EPILOGUE(x, offsets, c, mask, aux, seed)
+    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)

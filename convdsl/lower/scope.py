@@ -78,8 +78,8 @@ MODULE_ATTRIBUTES = frozenset(
     register_full_backward_pre_hook register_load_state_dict_post_hook
     register_load_state_dict_pre_hook register_module register_parameter
     register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state
-    set_submodule share_memory state_dict tensors to to_empty train training type weights
-    working xpu zero_grad
+    set_submodule share_memory state_dict tensors to to_empty train training training_step type
+    weights working xpu zero_grad
     """.split()  # noqa: SIM905
 )
 

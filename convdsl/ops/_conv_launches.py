@@ -4,15 +4,17 @@ A transposed convolution uses the same three with their roles exchanged, so what
 be a gradient. Sequences are maps of height 1.
 """
 
-from math import gcd
+from math import gcd, prod
 
 from convdsl.ir.graph import Value
-from convdsl.ir.launch import Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.launch import Band, Launch, Nest, Schedule, Size, Tail
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops._convolution import Geometry
 from convdsl.ops._reduce import total_of
 from convdsl.ops._tiles import (
+    SHORTEST_BAND,
     TYPICAL_BATCH,
+    Tile,
     depth_block,
     product_tile,
     splits,
@@ -26,7 +28,8 @@ def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tai
     """``tail.output`` = x convolved with the weight, plus bias; pooled if the tail asks for it."""
     pool_h, pool_w = tail.pool or (1, 1)
     height, width = as_map(geometry.y).spatial
-    pixels = (height // pool_h * pool_h) * (width // pool_w * pool_w)
+    outputs = (height // pool_h * pool_h, width // pool_w * pool_w)
+    pixels = prod(outputs)
     columns, channels = geometry.group_filters, geometry.group_channels
     block_k = tap_block(channels, geometry.taps)
     tile = product_tile(TYPICAL_BATCH * pixels, columns, block_k, geometry.groups)
@@ -50,6 +53,8 @@ def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tai
         (f"triton.cdiv(n * {pixels}, {tile.m}) * {tiles}",),
         tile.warps,
         tile.stages,
+        None if tail.pool else _band(geometry.groups, columns, tile, tiles, pixels),
+        geometry.touched_of_x(x, outputs[-len(geometry.y.spatial) :]),
     )
 
 
@@ -82,9 +87,23 @@ def grad_input(
             "BLOCK_K": tile.k,
         },
         (f"triton.cdiv(n * {pixels}, {tile.m}) * {tiles}", str(stride_h * stride_w)),
-        tile.warps,
+        4 if (tile.m, tile.n) == (64, 64) else tile.warps,  # what ptxas spills decides
         tile.stages,
+        _band(geometry.groups, columns, tile, tiles, pixels, stride_h * stride_w),
+        geometry.touched_of_y(dy),
     )
+
+
+def _band(
+    groups: int, columns: int, tile: Tile, tiles: int, pixels: int, phases: int = 1
+) -> Band | None:
+    """The rows of a program's tile, if its columns leave neither its group nor the tensor."""
+    if (groups > 1 and columns % tile.n) or tile.m < SHORTEST_BAND:
+        return None
+    index = f"tl.program_id(0) // {tiles}"
+    if phases > 1:
+        index = f"{index} * {phases} + tl.program_id(1)"
+    return Band(tile.m, index, pixels, phases)
 
 
 def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | None) -> Schedule:
@@ -112,6 +131,7 @@ def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | 
         (str(tiles), str(split)),
         tile.warps,
         tile.stages,
+        touched=geometry.touched_of_x(x),
     )
     total = total_of(partial, dw, db, (filters, channels, taps))
     return Schedule((shares, total), (partial,))

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+from convdsl.ir.graph import Value
 from convdsl.ir.launch import Argument
 from convdsl.ir.op import ShapeError, Window
 from convdsl.ir.types import TensorType
+from convdsl.ops._touched import partly, seeing, seen
 from convdsl.ops._window import Padding, as_map, output_sizes, over_a_map, window_over
 
 
@@ -68,6 +70,19 @@ class Geometry:
             "GROUPS": self.groups,
             "PRECISION": "ieee",
         }
+
+    def touched_of_x(self, x: Value, outputs: Sequence[int] | None = None) -> dict[Value, str]:
+        """`Launch.touched` of the input, of which strides may leave places out.
+
+        outputs: how many outputs there are along each axis, where they are not all wanted.
+        """
+        places = seen(self.x.spatial, outputs or self.y.spatial, self.window)
+        return partly(x, places * self.x.channels)
+
+    def touched_of_y(self, y: Value) -> dict[Value, str]:
+        """`Launch.touched` of the output's gradient: windows in the padding alone are left out."""
+        windows = seeing(self.x.spatial, self.y.spatial, self.window)
+        return partly(y, windows * self.y.channels)
 
 
 def convolution(

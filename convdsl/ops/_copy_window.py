@@ -1,12 +1,13 @@
 """Windows of a map or sequence copied to one of another size: CROP, PAD and their gradients."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Nest, Schedule, Tail
 from convdsl.ir.op import Op
 from convdsl.ir.types import TensorType
 from convdsl.ops._rows import block_launch
+from convdsl.ops._touched import partly
 from convdsl.ops._window import as_map
 
 
@@ -58,4 +59,7 @@ def copy_window(x: Value, y: Value, start: tuple[int, ...], value: float = 0.0) 
             "VALUE": value,
         },
     )
-    return Schedule((launch,))
+    inside = x.type.channels
+    for size, count, first in zip(x.type.spatial, y.type.spatial, start, strict=True):
+        inside *= max(0, min(size, first + count) - max(0, first))
+    return Schedule((replace(launch, touched=partly(x, inside)),))

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.launch import Argument, Band, Launch, Nest, Schedule, Size, Tail
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops._conv_gradients import ConvGradInput, ConvGradWeight
 from convdsl.ops._convolution import Geometry
 from convdsl.ops._reduce import total_of
 from convdsl.ops._rows import tile
-from convdsl.ops._tiles import SHORTEST_SPLIT, TYPICAL_BATCH, power_of_two
+from convdsl.ops._tiles import SHORTEST_BAND, SHORTEST_SPLIT, TYPICAL_BATCH, power_of_two
 
 #: elements a program of the weight's gradient keeps sums of: taps * pixels * channels
 SUMS = 4096
@@ -29,6 +29,7 @@ def launch(
     geometry: Geometry,
     tensors: Mapping[str, Argument],
     stored: TensorType,
+    touched: Mapping[Value, str],
 ) -> Launch:
     """One launch of a nest of ``kernels/depthwise.py`` that makes every pixel of ``stored``."""
     rows, columns = tile(stored.channels, most=MOST_CHANNELS)
@@ -41,9 +42,10 @@ def launch(
         "ROWS": rows,
         "COLS": columns,
     }
-    return Launch(
-        Nest("depthwise", function), arguments, (f"triton.cdiv({count}, {rows}) * {tiles}",)
-    )
+    grid = (f"triton.cdiv({count}, {rows}) * {tiles}",)
+    index = f"tl.program_id(0) // {tiles}"
+    band = Band(rows, index, stored.pixels) if rows >= SHORTEST_BAND else None
+    return Launch(Nest("depthwise", function), arguments, grid, band=band, touched=touched)
 
 
 def _constants(geometry: Geometry) -> dict[str, Argument]:
@@ -64,8 +66,14 @@ class DepthwiseGradInput(ConvGradInput):
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         dy, weight = node.operands
         tensors: dict[str, Argument] = {"dy_ptr": dy, "w_ptr": weight, "dx_ptr": tail.output}
-        function = "depthwise_grad_input"
-        return Schedule((launch(function, self.geometry, tensors, self.geometry.x),))
+        made = launch(
+            "depthwise_grad_input",
+            self.geometry,
+            tensors,
+            self.geometry.x,
+            self.geometry.touched_of_y(dy),
+        )
+        return Schedule((made,))
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,7 @@ class DepthwiseGradWeight(ConvGradWeight):
             (str(tiles), str(split)),
             # filters that share a channel are loaded one by one, which takes registers
             warps=8 if self.geometry.group_filters > 1 else 4,
+            touched=self.geometry.touched_of_x(x),
         )
         width = REDUCE_ELEMENTS // split
         total = total_of(partial, dw, db[0] if db else None, (filters, 1, taps), min(width, 64))

@@ -102,5 +102,7 @@ def _schedule(
         },
         grid=("1",),
     )
-    first = replace(each, arguments={**tensors, **each.arguments})
-    return Schedule((first, mean), scratch=(sums,) if weights is None else (sums, weights))
+    scratch = (sums,) if weights is None else (sums, weights)
+    touched = dict.fromkeys(scratch, each.grid[0])
+    first = replace(each, arguments={**tensors, **each.arguments}, touched=touched)
+    return Schedule((first, replace(mean, touched=touched)), scratch)

@@ -21,6 +21,7 @@ from convdsl.ops._tiles import (
     tap_block,
     weight_gradient_tile,
 )
+from convdsl.ops._touched import pairs, partly, seeing, seen
 from convdsl.ops._weights import Weighted
 from convdsl.ops._window import (
     Padding,
@@ -62,7 +63,12 @@ class Geometry:
         return (*range(1, len(self.y.shape)), 0)
 
     def launch(
-        self, function: str, tensors: Mapping[str, Argument], tile: Tile, programs: str
+        self,
+        function: str,
+        tensors: Mapping[str, Argument],
+        tile: Tile,
+        programs: str,
+        touched: Mapping[Value, str],
     ) -> Schedule:
         """One launch of a nest of ``kernels/local.py``."""
         window, y = over_a_map(self.window), as_map(self.y)
@@ -91,8 +97,13 @@ class Geometry:
             (programs,),
             tile.warps,
             tile.stages,
+            touched=touched,
         )
         return Schedule((launch,))
+
+    def touched_of_x(self, x: Value) -> dict[Value, str]:
+        """`Launch.touched` of the input, of which strides may leave places out."""
+        return partly(x, seen(self.x.spatial, self.y.spatial, self.window) * self.x.channels)
 
 
 class LocallyConnected(Weighted):
@@ -168,7 +179,8 @@ class LocallyConnected(Weighted):
         }
         columns = positions * -(-self.filters // tile.n)
         programs = f"triton.cdiv(n, {tile.m}) * {columns}"
-        return geometry.launch("local_forward", tensors, tile, programs)
+        touched = geometry.touched_of_x(x)
+        return geometry.launch("local_forward", tensors, tile, programs, touched)
 
     def gradient(self, node: Node, dy: Value, build: Builder) -> dict[Value, Value]:
         x, (weight, *bias) = node.inputs[0], node.parameters
@@ -211,16 +223,19 @@ class LocalGradInput(Op):
         return (f"{folded}[:, :, {', '.join(crop)}]",)
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
-        geometry = self.geometry
+        geometry, dy, weight = self.geometry, node.inputs[0], node.parameters[0]
         channels, pixels = geometry.x.channels, geometry.x.pixels
         tile = product_tile(TYPICAL_BATCH, channels, depth_block(geometry.y.channels), pixels)
-        tensors = {
-            "dy_ptr": node.inputs[0],
-            "w_ptr": node.parameters[0],
-            "dx_ptr": tail.output,
+        tensors = {"dy_ptr": dy, "w_ptr": weight, "dx_ptr": tail.output}
+        sizes = geometry.x.spatial, geometry.y.spatial, geometry.window
+        filters = geometry.y.channels
+        # nothing is multiplied with what lies in the padding, weights or dy
+        touched = {
+            **partly(dy, seeing(*sizes) * filters),
+            **partly(weight, pairs(*sizes) * filters * channels),
         }
         programs = f"triton.cdiv(n, {tile.m}) * {pixels * -(-channels // tile.n)}"
-        return geometry.launch("local_grad_input", tensors, tile, programs)
+        return geometry.launch("local_grad_input", tensors, tile, programs, touched)
 
 
 @dataclass(frozen=True)
@@ -254,7 +269,8 @@ class LocalGradWeight(Op):
         tiles = -(-geometry.y.channels // tile.m) * -(-geometry.depth // tile.n)
         tensors = {"x_ptr": x, "dy_ptr": dy, "dw_ptr": dw, "db_ptr": db[0] if db else None}
         programs = str(geometry.y.pixels * tiles)
-        return geometry.launch("local_grad_weight", tensors, tile, programs)
+        touched = geometry.touched_of_x(x)
+        return geometry.launch("local_grad_weight", tensors, tile, programs, touched)
 
 
 def _letters(axes: int) -> tuple[str, str]:

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 from convdsl.ir.broadcast import tile_of
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size, Tail
 from convdsl.ir.op import Layer, Op
 from convdsl.ir.types import TensorType
+from convdsl.ops._rows import block_launch
 
 BLOCK = 1024
 
@@ -34,6 +35,14 @@ def pointwise_schedule(node: Node, tail: Tail) -> Schedule:
         grid=(f"triton.cdiv({size}, {BLOCK})",),
     )
     return Schedule((launch,))
+
+
+def rows_schedule(node: Node, tail: Tail) -> Schedule:
+    """One launch of the 2-D nest, for arithmetic with several numbers per channel."""
+    nest, stored = Nest("pointwise", "pointwise_rows"), tail.output.type
+    given: dict[str, Argument] = {"x_ptr": tile_of(node), "y_ptr": tail.output}
+    given["channels"] = Size(f"{stored.channels}")
+    return Schedule((block_launch(nest, stored, given),))
 
 
 def fill(template: str, attributes: Any, **operands: str) -> str:
@@ -110,3 +119,43 @@ class PointwiseGradient(Op):
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         return pointwise_schedule(node, tail)
+
+
+@dataclass(frozen=True)
+class Recomputed(Op):
+    """A gradient (dy, y) with y worked out again: operands (dy, operands of the first of ``by``).
+
+    by: pointwise ops, each behind the first of the result before it alone.
+    """
+
+    of: PointwiseGradient
+    by: tuple[Op, ...]
+    has_epilogue = True
+
+    @property
+    def title(self) -> str:
+        return self.of.title
+
+    @property
+    def helpers(self) -> tuple[Nest, ...]:
+        return (*self.of.helpers, *(helper for op in self.by for helper in op.helpers))
+
+    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        return (operands[0],)
+
+    def expression(self, *operands: str) -> str:
+        dy, *rest = operands
+        y = f"({self.by[0].expression(*rest)})"
+        for op in self.by[1:]:
+            y = f"({op.expression(y)})"
+        return self.of.expression(dy, y)
+
+    def reference(self, *operands: str) -> tuple[str, ...]:
+        dy, *rest = operands
+        y = f"({self.by[0].reference(*rest)[0]})"
+        for op in self.by[1:]:
+            y = f"({op.reference(y)[0]})"
+        return self.of.reference(dy, y)
+
+    def schedule(self, node: Node, tail: Tail) -> Schedule:
+        return rows_schedule(node, tail)

@@ -19,11 +19,13 @@ from convdsl.ir.arguments import (
     pair,
     shared_arguments,
 )
+from convdsl.ir.graph import Value
 from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size
 from convdsl.ir.op import ShapeError, Window
 from convdsl.ir.types import TensorType
 from convdsl.ops._axes import Spatial, axes_of, spread, two_for_one
 from convdsl.ops._rows import tile
+from convdsl.ops._touched import partly, seeing, seen
 from convdsl.ops._window import Padding, as_map, output_sizes, over_a_map, window_over
 
 
@@ -207,4 +209,10 @@ def pooling_launch(
         "COLS": columns,
     }
     grid = (f"triton.cdiv({count}, {rows})", str(-(-large.channels // columns)))
-    return Schedule((Launch(Nest("pool", function), arguments, grid),))
+    sizes = large.spatial, small.spatial, window
+    places = seeing(*sizes) if gradient else seen(*sizes)
+    touched: dict[Value, str] = {}
+    for name in ("dy_ptr", "index_ptr", "y_ptr") if gradient else ("x_ptr",):
+        if isinstance(value := tensors.get(name), Value):
+            touched |= partly(value, places * large.channels)
+    return Schedule((Launch(Nest("pool", function), arguments, grid, touched=touched),))

@@ -12,6 +12,9 @@ TYPICAL_BATCH = 64
 PROGRAMS = 264
 #: most stretches the pixels of a weight gradient are cut into
 MOST_SPLITS = 128
+#: rows of a band whose sums are worth storing: two float32 numbers of each are written and read,
+#: where 16-bit numbers of all rows would have been read
+SHORTEST_BAND = 16
 #: shortest stretch worth a program, in pixels
 SHORTEST_SPLIT = 256
 
@@ -38,8 +41,8 @@ def product_tile(rows: int, columns: int, block_k: int, programs: int = 1) -> Ti
     m = min(128 if n > 32 else 64, max(16, power_of_two(rows)))
     while m > 64 and -(-rows // m) * -(-columns // n) * programs < PROGRAMS:
         m //= 2
-    # ptxas spills registers of 128x32 with eight warps and of 64x128 with four, on sm_80
-    return Tile(m, n, block_k, warps=8 if m == 128 or m * n >= 64 * 128 else 4, stages=3)
+    # what ptxas spills decides: four warps are too few for the epilogues of 64 rows
+    return Tile(m, n, block_k, warps=8 if m >= 64 and n >= 32 else 4, stages=3)
 
 
 def weight_gradient_tile(filters: int, columns: int) -> Tile:

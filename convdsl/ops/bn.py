@@ -1,4 +1,8 @@
-"""BN: batch normalisation in training, with running statistics in evaluation, and its gradient."""
+"""BN: batch normalisation in training, with running statistics in evaluation.
+
+What runs are the parts in `_batch_norm`: statistics, which begin where x is made, and arithmetic on
+each element, which goes wherever pointwise arithmetic goes; the same for the gradient.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,13 +11,19 @@ from typing import ClassVar
 from convdsl.ir.arguments import field, number
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Role, Value
-from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.launch import Schedule, Tail
 from convdsl.ir.op import ONES, ZEROS, Layer, Op, ParameterSpec, op
 from convdsl.ir.types import DType, TensorType
+from convdsl.ops._batch_norm import (
+    BatchStatistics,
+    GradientSums,
+    Normalize,
+    NormalizeGradient,
+    channels_of,
+    smallest_batch,
+    statistics_text,
+)
 from convdsl.ops._pointwise import pointwise_schedule
-from convdsl.ops._reduce import total_of
-from convdsl.ops._rows import block_launch, tile
-from convdsl.ops._tiles import TYPICAL_BATCH, splits
 
 
 @op("BN")
@@ -32,11 +42,10 @@ class BatchNorm(Layer):
         1e-5, convert=number(least=1e-12), doc="added to the variance, against division by zero"
     )
 
-    has_epilogue = True
     cancels_bias = True
     aliases = ("BATCHNORM", "BATCHNORMALIZATION")
-    extras = ("mean", "rstd", "running_mean", "running_var")
-    updates: ClassVar[Mapping[int, int]] = {2: 3, 3: 4}
+    extras = ("mean", "rstd", "scale", "running_mean", "running_var")
+    updates: ClassVar[Mapping[int, int]] = {2: 4, 3: 5}
     examples = (
         ("6@5x7", "BN"),
         ("130@3x2", "BN(momentum=0.3, eps=0.001)"),
@@ -48,9 +57,8 @@ class BatchNorm(Layer):
         return inputs[0]
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
-        """(y, mean and 1/sqrt(var + eps) in force, both running statistics after it)."""
-        channels = TensorType((operands[0].channels,), DType.FLOAT32, batched=False)
-        return self.shape(*operands), channels, channels, channels, channels
+        """(y, mean, rstd = 1/sqrt(var + eps), rstd * weight, both running statistics after it)."""
+        return self.shape(*operands), *(channels_of(operands[0]),) * 5
 
     def parameters(self, *inputs: TensorType) -> dict[str, ParameterSpec]:
         shape = (inputs[0].channels,)
@@ -66,7 +74,7 @@ class BatchNorm(Layer):
         }
 
     def smallest_batch(self, *inputs: TensorType) -> int:
-        return 2 if inputs[0].pixels == 1 else 1
+        return smallest_batch(inputs[0])
 
     def formulas(self, *inputs: TensorType) -> tuple[str, ...]:
         channels = inputs[0].channels
@@ -74,23 +82,11 @@ class BatchNorm(Layer):
 
     def reference(self, *operands: str) -> tuple[str, ...]:
         x, weight, bias, running_mean, running_var = operands
-        axes = f"[a for a in range({x}.dim()) if a != 1]"
-        mean, var = f"{x}.mean({axes})", f"{x}.var({axes}, correction=0)"
-        unbiased = f"{x}.var({axes}, correction=1)"
         y = (
             f"F.batch_norm({x}, {running_mean}.clone(), {running_var}.clone(), {weight}, {bias},"
             f" training, {self.momentum}, {self.eps})"
         )
-        moved = [
-            f"({old} + {self.momentum} * ({new} - {old}) if training else {old})"
-            for old, new in ((running_mean, mean), (running_var, unbiased))
-        ]
-        return (
-            y,
-            f"({mean} if training else {running_mean})",
-            f"(({var} if training else {running_var}) + {self.eps}).rsqrt()",
-            *moved,
-        )
+        return y, *statistics_text(x, weight, running_mean, running_var, self.momentum, self.eps)
 
     def torch_text(self, *operands: str) -> str:
         x, weight, bias, *running = operands
@@ -102,47 +98,26 @@ class BatchNorm(Layer):
     def at_inference(self) -> "FixedNorm":
         return FixedNorm(self.eps)
 
-    def schedule(self, node: Node, tail: Tail) -> Schedule:
-        x, (weight, bias, running_mean, running_var) = node.inputs[0], node.parameters
-        _, mean, rstd, new_mean, new_var = node.outputs
-        sums = _Sums.over(x.type)
-        partial = sums.partial(node.output)
-        each = sums.launch("statistics", {"x_ptr": x, "partial_ptr": partial})
-        merged = Launch(
-            Nest("batch_norm", "merge_statistics"),
-            {
-                "partial_ptr": partial,
-                "running_mean_ptr": running_mean,
-                "running_var_ptr": running_var,
-                "mean_ptr": mean,
-                "rstd_ptr": rstd,
-                "new_mean_ptr": new_mean,
-                "new_var_ptr": new_var,
-                "rows": Size(sums.rows),
-                "training": Size("training"),
-                "MOMENTUM": self.momentum,
-                "EPS": self.eps,
-                **sums.constants,
-            },
-            (str(sums.columns),),
+    def split(self, node: Node) -> tuple[Node, ...]:
+        x, (weight, bias, *running) = node.inputs[0], node.parameters
+        y, *statistics = node.outputs
+        mean, _, scale, *_ = statistics
+        find = BatchStatistics(self.momentum, self.eps)
+        return (
+            Node(find, (x,), (weight, *running), tuple(statistics), node.origin),
+            Node(Normalize(), (x, mean, scale), (bias,), (y,), node.origin),
         )
-        tensors = {
-            "x_ptr": x,
-            "mean_ptr": mean,
-            "rstd_ptr": rstd,
-            "weight_ptr": weight,
-            "bias_ptr": bias,
-            "y_ptr": tail.output,
-        }
-        return Schedule((each, merged, _elementwise("normalize", tensors, x.type)), (partial,))
 
     def gradient(self, node: Node, dy: Value, build: Builder) -> dict[Value, Value]:
         x, (weight, bias, *_) = node.inputs[0], node.parameters
         _, mean, rstd, *_ = node.outputs
-        names = (f"d_{x.name}", f"d_{weight.name}", f"d_{bias.name}")
-        operands = (dy, x, mean, rstd)
-        made = build.add(BatchNormGradient(), *operands, parameters=(weight,), names=names)
-        return dict(zip((x, weight, bias), made, strict=True))
+        dx_name = f"d_{x.name}"
+        parts = (f"{dx_name}_{part}" for part in ("scale", "slope", "offset"))
+        names = (f"d_{weight.name}", f"d_{bias.name}", *parts)
+        sums = build.add(GradientSums(), dy, x, mean, rstd, parameters=(weight,), names=names)
+        dw, db, *coefficients = sums
+        (dx,) = build.add(NormalizeGradient(), dy, x, mean, *coefficients, names=(dx_name,))
+        return {x: dx, weight: dw, bias: db}
 
 
 @dataclass(frozen=True)
@@ -165,93 +140,9 @@ class FixedNorm(Op):
 
     def expression(self, *operands: str) -> str:
         x, weight, bias, mean, var = operands
-        return f"{bias} + tl.rsqrt({var} + {self.eps}) * {weight} * ({x} - {mean})"
+        scale = f"(tl.rsqrt({var} + {self.eps}) * {weight})"
+        # all that needs no x apart, so that two numbers per channel are kept beside the tile
+        return f"{x} * {scale} + ({bias} - {mean} * {scale})"
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         return pointwise_schedule(node, tail)
-
-
-@dataclass(frozen=True)
-class BatchNormGradient(Op):
-    """(dx, dweight, dbias) from (dy, x, mean, rstd) and the weight."""
-
-    has_epilogue = True
-
-    @property
-    def title(self) -> str:
-        return "batchnorm_gradient"
-
-    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
-        channels = TensorType((operands[1].channels,), DType.FLOAT32, batched=False)
-        return operands[1], channels, channels
-
-    def reference(self, *operands: str) -> tuple[str, ...]:
-        dy, x, mean, rstd, weight = operands
-        axes = f"[a for a in range({x}.dim()) if a != 1]"
-
-        def spread(vector: str) -> str:
-            return f"{vector}.reshape(-1, *[1] * ({x}.dim() - 2))"
-
-        normal = f"(({x} - {spread(mean)}) * {spread(rstd)})"
-        # the two means a training step takes out of dy
-        means = f"{dy}.mean({axes}, True) + {normal} * ({dy} * {normal}).mean({axes}, True)"
-        dx = f"{spread(f'({weight} * {rstd})')} * ({dy} - ({means} if training else 0.0))"
-        return dx, f"({dy} * {normal}).sum({axes})", f"{dy}.sum({axes})"
-
-    def schedule(self, node: Node, tail: Tail) -> Schedule:
-        (dy, x, mean, rstd), (weight,) = node.inputs, node.parameters
-        _, dw, db = node.outputs
-        sums = _Sums.over(x.type)
-        partial = sums.partial(dw)
-        tensors = {"dy_ptr": dy, "x_ptr": x, "mean_ptr": mean, "rstd_ptr": rstd}
-        each = sums.launch("gradient_sums", {**tensors, "partial_ptr": partial})
-        total = total_of(partial, dw, db, (x.type.channels, 1, 1))
-        tensors |= {"weight_ptr": weight, "dw_ptr": dw, "db_ptr": db, "dx_ptr": tail.output}
-        apply = _elementwise("normalize_gradient", tensors, x.type, training=Size("training"))
-        return Schedule((each, total, apply), (partial,))
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """How sums over the rows of a tensor are shared out: stretches, and blocks of channels."""
-
-    channels: int
-    rows: str
-    block: tuple[int, int]
-    split: int
-
-    @classmethod
-    def over(cls, x: TensorType) -> "_Sums":
-        block = tile(x.channels, elements=2048, most=64)
-        columns = -(-x.channels // block[1])
-        return cls(x.channels, f"n * {x.pixels}", block, splits(columns, TYPICAL_BATCH * x.pixels))
-
-    @property
-    def columns(self) -> int:
-        return -(-self.channels // self.block[1])
-
-    @property
-    def constants(self) -> dict[str, Argument]:
-        rows, columns = self.block
-        return {
-            "channels": Size(f"{self.channels}"),
-            "SPLIT": self.split,
-            "ROWS": rows,
-            "COLS": columns,
-        }
-
-    def partial(self, of: Value) -> Value:
-        kind = TensorType((self.split, 2, self.channels), DType.FLOAT32, batched=False)
-        return Value(f"{of.name}_partial", kind)
-
-    def launch(self, function: str, tensors: Mapping[str, Argument]) -> Launch:
-        arguments: dict[str, Argument] = {**tensors, "rows": Size(self.rows), **self.constants}
-        grid = (str(self.columns), str(self.split))
-        return Launch(Nest("batch_norm", function), arguments, grid)
-
-
-def _elementwise(
-    function: str, tensors: Mapping[str, Argument], x: TensorType, **more: Argument
-) -> Launch:
-    channels = Size(f"{x.channels}")
-    return block_launch(Nest("batch_norm", function), x, {**tensors, "channels": channels, **more})

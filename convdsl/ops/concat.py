@@ -1,6 +1,6 @@
 """CONCAT: tensors side by side along the channels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
@@ -8,6 +8,7 @@ from convdsl.ir.launch import Launch, Nest, Schedule, Size, Tail
 from convdsl.ir.op import Layer, Op, op
 from convdsl.ir.types import TensorType
 from convdsl.ops._rows import block_launch
+from convdsl.ops._touched import partly
 from convdsl.ops.add import Add, disagreement
 
 
@@ -75,9 +76,10 @@ class Slice(Op):
 
 
 def _copy(x: Value, x_start: int, y: Value, y_start: int, count: int) -> Launch:
-    return block_launch(
+    part = x.type.with_shape(count, *x.type.spatial)
+    launch = block_launch(
         Nest("copy_slice", "copy_slice"),
-        x.type.with_shape(count, *x.type.spatial),
+        part,
         {
             "x_ptr": x,
             "y_ptr": y,
@@ -88,3 +90,4 @@ def _copy(x: Value, x_start: int, y: Value, y_start: int, count: int) -> Launch:
             "count": Size(f"{count}"),
         },
     )
+    return replace(launch, touched=partly(x, part.elements) | partly(y, part.elements))

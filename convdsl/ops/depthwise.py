@@ -61,7 +61,8 @@ class DwConv(Convolution):
             "bias_ptr": bias[0] if bias else None,
             "y_ptr": tail.output,
         }
-        return Schedule((launch("depthwise_forward", geometry, tensors, geometry.y),))
+        touched = geometry.touched_of_x(x)
+        return Schedule((launch("depthwise_forward", geometry, tensors, geometry.y, touched),))
 
     def gradients(self, geometry: Geometry, bias: bool) -> tuple[Op, Op]:
         return DepthwiseGradInput(geometry), DepthwiseGradWeight(geometry, bias)

@@ -11,4 +11,5 @@ class Relu(Pointwise):
     forward = "tl.where({x} <= 0.0, 0.0, {x})"
     derivative = "tl.where({y} <= 0.0, 0.0, {dy})"
     torch = "F.relu({x})"
+    may_follow_pool = True
     examples = (("6@5x7", "RELU"), ("10", "RELU"))

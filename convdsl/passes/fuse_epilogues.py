@@ -2,9 +2,10 @@
 
 Anchors are nodes whose kernel has an EPILOGUE hole: convolution, FC, their gradients to the
 input, pooling gradients, and pointwise nodes themselves. The chain of pointwise users is worked
-out on the tile while it is in registers; values others need on the way are stored from there. A
-max pooling whose windows neither overlap nor leave the map may end the group of an anchor that
-can pool.
+out on the tile while it is in registers, as are pointwise operands that nobody else needs; values
+others need on the way are stored from there. A max pooling whose windows neither overlap nor leave
+the map may end the group of an anchor that can pool. Reductions over the rows of what the group
+makes begin in the same kernel, where its tiles are bands of rows.
 
 Assumes a verified graph; works on the forward and the backward part by themselves. Groups only:
 the text of an epilogue is code generation's work.
@@ -15,9 +16,12 @@ from collections.abc import Sequence
 from convdsl.ir.broadcast import element_of
 from convdsl.ir.graph import Graph, Node, Value
 from convdsl.ir.group import Group
+from convdsl.ir.reduction import RowReduction
 
-#: tensors an epilogue may read or write besides the anchor's own: bounds registers and signature
+#: tiles an epilogue may read or write besides the anchor's own: bounds registers and signature
 MOST_OPERANDS = 6
+#: reductions that may begin in one kernel: a residual block's end is the sum of two normalised maps
+MOST_REDUCTIONS = 2
 
 
 def fuse_epilogues(graph: Graph) -> Graph:
@@ -31,15 +35,17 @@ def fuse_epilogues(graph: Graph) -> Graph:
 
 def _fuse(nodes: Sequence[Node], users: dict[Value, list[Node]], results: set[Value]) -> list[Node]:
     place = {id(node): i for i, node in enumerate(nodes)}
+    made = {value: node for node in nodes for value in node.outputs}
     taken: set[int] = set()
     groups: dict[int, Node] = {}
     for node in nodes:
         if id(node) in taken or not node.op.has_epilogue:
             continue
-        chain = _grow(node, place, taken, users, results)
-        if len(chain) > 1:
-            taken.update(id(member) for member in chain)
-            groups[id(chain[-1])] = _group(chain, users, results)
+        chain = _grow(node, place, made, taken, users, results)
+        reductions = _reductions(chain, users, made)
+        if len(chain) > 1 or reductions:
+            taken.update(id(member) for member in (*chain, *reductions))
+            groups[id(chain[-1])] = _group(chain, users, results, reductions)
     # a group stands where its last member stood: all its operands are defined there, and
     # `_grow` took only members that no other node needs any earlier
     return [groups.get(id(n), n) for n in nodes if id(n) in groups or id(n) not in taken]
@@ -48,6 +54,7 @@ def _fuse(nodes: Sequence[Node], users: dict[Value, list[Node]], results: set[Va
 def _grow(
     anchor: Node,
     place: dict[int, int],
+    made: dict[Value, Node],
     taken: set[int],
     users: dict[Value, list[Node]],
     results: set[Value],
@@ -70,9 +77,56 @@ def _grow(
             return [*chain, nearest]
         if not _is_pointwise(nearest, current):
             return chain
-        if len(_extra([*chain, nearest])) + len(chain) > MOST_OPERANDS:
+        longer = [*chain, *_sides(chain, nearest, made, taken, users, results), nearest]
+        if len(_tiles(longer)) + len(longer) - 1 > MOST_OPERANDS:
             return chain
-        chain.append(nearest)
+        chain = longer
+
+
+def _sides(
+    chain: list[Node],
+    node: Node,
+    made: dict[Value, Node],
+    taken: set[int],
+    users: dict[Value, list[Node]],
+    results: set[Value],
+) -> list[Node]:
+    """Pointwise nodes whose result only ``node`` reads, which follows the chain."""
+    inner = {value for member in chain for value in member.outputs}
+    found = (made.get(v) for v in node.operands if v not in inner and v not in results)
+    return [
+        side
+        for side in dict.fromkeys(found)
+        if side is not None
+        and id(side) not in taken
+        and len(side.outputs) == 1
+        and users[side.output] == [node]
+        and not inner.intersection(side.operands)
+        and _is_pointwise(side, chain[-1].output)
+    ]
+
+
+def _reductions(
+    chain: list[Node], users: dict[Value, list[Node]], made: dict[Value, Node]
+) -> list[Node]:
+    """Those of the chain's result that need nothing else of what this part makes."""
+    result = chain[-1].output
+    found = [
+        node
+        for node in users.get(result, [])
+        if isinstance(node.op, RowReduction)
+        and node.inputs[0] == result
+        and not any(v in made for v in node.operands[1:])
+    ]
+    band = Group(tuple(chain), (result,)).band if found else None
+    if band is None:
+        return []
+    ordered = band.phases == 1
+    return [n for n in found if ordered or not _in_order(n)][:MOST_REDUCTIONS]
+
+
+def _in_order(node: Node) -> bool:
+    return isinstance(node.op, RowReduction) and node.op.in_order
 
 
 def _is_pointwise(node: Node, current: Value) -> bool:
@@ -97,14 +151,20 @@ def _can_pool(
     return not crops or len(_group([*chain, pool], users, results).outputs) <= len(pool.outputs)
 
 
-def _extra(chain: list[Node]) -> list[Value]:
-    """Operands of the chain that come from outside and are not the anchor's own."""
+def _tiles(chain: list[Node]) -> list[Value]:
+    """Operands from outside, not the anchor's own, of which a whole tile must be read."""
     made = {value for node in chain for value in node.outputs}
-    return [v for node in chain[1:] for v in node.operands if v not in made]
+    outside = (v for node in chain[1:] for v in node.operands if v not in made)
+    return [v for v in outside if element_of(v.type, chain[-1].output.type) == "offsets"]
 
 
-def _group(chain: list[Node], users: dict[Value, list[Node]], results: set[Value]) -> Node:
-    inner = {id(node) for node in chain}
+def _group(
+    chain: list[Node],
+    users: dict[Value, list[Node]],
+    results: set[Value],
+    reductions: Sequence[Node] = (),
+) -> Node:
+    inner = {id(node) for node in (*chain, *reductions)}
     made = {value for node in chain for value in node.outputs}
     stored = tuple(
         value
@@ -114,7 +174,8 @@ def _group(chain: list[Node], users: dict[Value, list[Node]], results: set[Value
         or value in results
         or any(id(user) not in inner for user in users.get(value, []))
     )
-    inputs = dict.fromkeys(v for node in chain for v in node.inputs if v not in made)
-    parameters = dict.fromkeys(v for node in chain for v in node.parameters)
-    group = Group(tuple(chain), stored)
-    return Node(group, tuple(inputs), tuple(parameters), stored, chain[0].origin)
+    every = (*chain, *reductions)
+    inputs = dict.fromkeys(v for node in every for v in node.inputs if v not in made)
+    parameters = dict.fromkeys(v for node in every for v in node.parameters)
+    group = Group(tuple(chain), stored, tuple(reductions))
+    return Node(group, tuple(inputs), tuple(parameters), group.outputs, chain[0].origin)

@@ -12,7 +12,7 @@ from fractions import Fraction
 from math import ceil
 
 from convdsl.ir.graph import Graph, Node, Origin, Role, Value
-from convdsl.ir.group import Group
+from convdsl.ir.group import members
 from convdsl.ir.op import Layer, Window
 from convdsl.ir.types import TensorType
 from convdsl.passes.drop_training_outputs import nodes_at_inference
@@ -215,7 +215,7 @@ def _kernels(fused: Graph) -> dict[str, tuple[int, str]]:
         if node.op.is_view(node.inputs[0].type):
             continue
         number += 1
-        inner = node.op.nodes if isinstance(node.op, Group) else (node,)
+        inner = members(node)
         title = "+".join(part.op.title for part in inner)
         for part in inner:
             table.update({value.name: (number, title) for value in part.outputs})

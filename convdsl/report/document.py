@@ -8,6 +8,7 @@ named.
 from collections.abc import Sequence
 from typing import Any
 
+from convdsl.codegen.traffic import Traffic
 from convdsl.diagnostics import Diagnostic
 from convdsl.ir.graph import Graph
 from convdsl.passes.plan_memory import MemoryPlan
@@ -26,6 +27,7 @@ def report(
     dtype: str,
     warnings: Sequence[Diagnostic] = (),
     plan: MemoryPlan | None = None,
+    traffic: Traffic | None = None,
 ) -> str:
     """The document as JSON text. ``version`` is convdsl's own."""
     graph = costs.graph
@@ -59,6 +61,7 @@ def report(
                 "kernels": costs.kernels,
             },
             "training": _training(plan),
+            "traffic": _traffic(traffic),
             "warnings": [finding(warning) for warning in warnings],
         }
     )
@@ -128,4 +131,24 @@ def _training(plan: MemoryPlan | None) -> dict[str, int] | None:
         "parameter_bytes": plan.parameters,
         "gradient_bytes": plan.gradients,
         "stored_weight_bytes": plan.stored_weights,
+    }
+
+
+def _traffic(traffic: Traffic | None) -> dict[str, Any] | None:
+    if traffic is None:
+        return None
+    return {
+        "batch": traffic.batch,
+        "read_bytes": traffic.read,
+        "written_bytes": traffic.written,
+        "kernels": [
+            {
+                "part": move.part,
+                "kernel": move.kernel,
+                "of": move.of,
+                "read_bytes": move.read,
+                "written_bytes": move.written,
+            }
+            for move in traffic.moves
+        ],
     }

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convdsl.runtime.labels import LabelSpec, assign_labels, check_labels
+from convdsl.runtime.training_step import TrainingStep
 
 ParameterTable = dict[str, tuple[tuple[int, ...], str, tuple[float, ...]]]
 
@@ -23,6 +24,18 @@ def owner_of(root: nn.Module, path: str) -> tuple[nn.Module, str]:
             module.add_module(scope, nn.Module())
         module = module.get_submodule(scope)
     return module, name
+
+
+def parameters_of(module: nn.Module, scope: str = "") -> dict[str, nn.Parameter]:
+    """Parameters by path, shared ones under each of theirs.
+
+    What ``named_parameters`` gives, in less time: every call of a network needs it.
+    """
+    found = {scope + name: p for name, p in module._parameters.items() if p is not None}
+    for name, child in module._modules.items():
+        if child is not None:
+            found |= parameters_of(child, f"{scope}{name}.")
+    return found
 
 
 def started(shape: tuple[int, ...], initializer: str, arguments: tuple[float, ...]) -> Tensor:
@@ -125,8 +138,9 @@ class Network(nn.Module):
 
     def weights(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """Parameters and constants by path, in ``dtype``."""
-        learned = {path: self.get_parameter(path).to(dtype) for path in self.TABLE}
-        return learned | {path: self.get_buffer(path).to(dtype) for path in self.CONSTANTS}
+        learned = parameters_of(self)
+        weights = {path: learned[path].to(dtype) for path in self.TABLE}
+        return weights | {path: self.get_buffer(path).to(dtype) for path in self.CONSTANTS}
 
     def tensors(self) -> list[Tensor]:
         """All that the network owns: parameters, running statistics, constants."""
@@ -165,11 +179,21 @@ class Network(nn.Module):
             return self._result(self._outputs(inputs))
         labels = self._labels(tensors[count], inputs[0])
         outputs = self._outputs(inputs)
-        loss = self.losses(outputs, labels) + self.penalty()
+        loss = self.losses(outputs, labels)
+        if self.PENALTIES:
+            loss = loss + self.penalty()
         for name, (l1, l2) in self.HIDDEN.items() if self.training else ():
             y = outputs[name].float()
             loss = loss + (l1 * y.abs().sum() + l2 * y.square().sum()) / len(y)
         return loss
+
+    def training_step(self, optimizer: torch.optim.Optimizer) -> TrainingStep:
+        """``step`` such that ``loss = step(x, y)`` is forward, backward and ``optimizer``'s step.
+
+        On a CUDA device and with an optimiser of `convdsl.optim`, one CUDA graph. Raises ValueError
+        for a network without a head, or an optimiser that holds none of its parameters.
+        """
+        return TrainingStep(self, optimizer)
 
     def penalty(self) -> Tensor | float:
         """What the weights' regularisers add to the loss: sums of l1 * |w| + l2 * w^2."""
@@ -219,12 +243,16 @@ class Network(nn.Module):
                 f"{layer} needs more than one value per channel in training, so at least "
                 f"{smallest} samples, got {len(checked[0])}: give more, or call .eval() first"
             )
-        for parameter in self.parameters():
+        for parameter in parameters_of(self).values():
             if parameter.device != checked[0].device:
                 places = f"the input is on {checked[0].device}, the network on {parameter.device}"
                 raise ValueError(f"{places}: move one of them with .to(device)")
         dtype = self.compute_dtype(checked[0])
-        return [x.to(dtype) for x in checked]
+        # both targets work on maps with their channels last
+        formats = {4: torch.channels_last}
+        return [
+            x.to(dtype, memory_format=formats.get(x.dim(), torch.preserve_format)) for x in checked
+        ]
 
     def _outputs(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         names = [*self.working(), *(self.HIDDEN if self.training else ())]

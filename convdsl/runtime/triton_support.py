@@ -28,3 +28,13 @@ def refuse_double_backward() -> None:
             "the fused kernels have no second derivative (create_graph=True): take the plain "
             "PyTorch view of the same network, module(target='torch')"
         )
+
+
+def new_seed(x: Tensor, training: bool) -> Tensor:
+    """One int64 beside ``x`` for a pass's random numbers, below 0 where there are to be none.
+
+    It never comes to the host: a CUDA graph draws another one whenever it is replayed.
+    """
+    if training:
+        return torch.randint(2**31 - 1, (1,), device=x.device)
+    return torch.full((1,), -1, device=x.device)

@@ -17,6 +17,140 @@ LabelSpec = tuple[str, tuple[int, ...], float | None, float | None]
 ParameterTable = dict[str, tuple[tuple[int, ...], str, tuple[float, ...]]]
 
 
+CapturedStep = namedtuple("CapturedStep", ["graph", "inputs", "loss", "keeps"])
+
+
+GRAPHS = 4
+
+
+WARM_UPS = 3
+
+
+def hooks(owner: nn.Module | torch.optim.Optimizer) -> bool:
+    """Whether calls of the user's would be left out of a replay."""
+    names = ["_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"]
+    names += ["_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"]
+    return any(getattr(owner, name, None) for name in names)
+
+
+class TrainingStep:
+    """One step of training on a batch, ``loss = step(x, y)``; see `Network.training_step`."""
+
+    def __init__(self, model: Any, optimizer: torch.optim.Optimizer) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            made = f"got {type(optimizer).__name__}"
+            raise ValueError(f"optimizer must be a torch.optim.Optimizer or one of ours, {made}")
+        if not model.LABELS:
+            raise ValueError("the network has no head, so it has no loss: end it with one")
+        stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not any(id(p) in stepped for p in model.parameters()):
+            raise ValueError(
+                "the optimizer holds no parameter of this network: make it of model.parameters()"
+            )
+        self.model, self.optimizer = model, optimizer
+        self.captured: dict[Any, CapturedStep] = {}
+        self.calls: dict[Any, int] = {}
+        self.state: object = None
+        self.stream: torch.cuda.Stream | None = None
+
+    def __call__(self, *tensors: Any) -> Tensor:
+        """The mean loss of a batch before the step on it, detached; nothing waits for the device.
+
+        tensors: the inputs and the labels, as the network's own call takes them. Gradients are
+        gone afterwards. Raises ValueError for what does not suit the network.
+        """
+        if not self.model.training:
+            raise ValueError("the network is in evaluation mode: call model.train() first")
+        if len(tensors) != len(self.model.INPUTS) + 1:
+            wanted = ", ".join(self.model.INPUTS)
+            raise ValueError(f"a step needs ({wanted}, labels), got {len(tensors)} arguments")
+        leaves, tree = torch.utils._pytree.tree_flatten(tensors)
+        leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        state = self._graph_state(leaves)
+        if state is None:
+            return self._step(leaves, tree)
+        if state != self.state:  # a graph would read what is no longer there
+            self.captured.clear()
+            self.calls.clear()
+            self.state = state
+        with torch.cuda.device(leaves[0].device):
+            key = (tree, *((leaf.shape, leaf.stride(), leaf.dtype) for leaf in leaves))
+            step = self.captured.get(key)
+            if step is None:
+                calls = self.calls.get(key, 0)
+                if calls < WARM_UPS or len(self.captured) == GRAPHS:
+                    loss = self._aside(leaves, tree)
+                    self.calls[key] = calls + 1
+                    return loss
+                step = self.captured[key] = self._capture(leaves, tree)
+            for static, leaf in zip(step.inputs, leaves, strict=True):
+                static.copy_(leaf, non_blocking=True)
+            self.optimizer.refresh()  # type: ignore[attr-defined]
+            step.graph.replay()
+            result: Tensor = step.loss.clone()  # the next replay overwrites it
+            return result
+
+    def _step(self, leaves: list[Any], tree: Any) -> Tensor:
+        self.model.zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            loss: Tensor = self.model(*torch.utils._pytree.tree_unflatten(leaves, tree))
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.model.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def _graph_state(self, leaves: list[Any]) -> object:
+        """All that a graph freezes, to be compared before every replay; None for no graph."""
+        ask = getattr(self.optimizer, "graph_state", None)
+        if ask is None or not self._on_cuda(leaves) or hooks(self.model) or hooks(self.optimizer):
+            return None
+        optimizer = ask()
+        if optimizer is None:
+            return None
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        asked = tuple(p.requires_grad for p in self.model.parameters())
+        places = tuple(tensor.data_ptr() for tensor in tensors)
+        return (self.model.compute_dtype(leaves[0]), self.model.layout, asked, places, optimizer)
+
+    def _on_cuda(self, leaves: list[Any]) -> bool:
+        device = next(self.model.parameters()).device
+        here = (isinstance(leaf, Tensor) and leaf.device == device for leaf in leaves)
+        return device.type == "cuda" and all(here)
+
+    def _aside(self, leaves: list[Any], tree: Any) -> Tensor:
+        """A step call by call, on the stream that graphs are captured on."""
+        if self.stream is None:
+            self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        here = torch.cuda.current_stream()
+        self.stream.wait_stream(here)
+        with torch.cuda.stream(self.stream):
+            loss = self._step(leaves, tree)
+        here.wait_stream(self.stream)
+        return loss
+
+    def _capture(self, leaves: list[Any], tree: Any) -> CapturedStep:
+        graph = torch.cuda.CUDAGraph()
+        # one after the other, graphs may share their memory
+        pool = next((step.graph.pool() for step in self.captured.values()), None)
+        inputs = [torch.empty_like(leaf).copy_(leaf) for leaf in leaves]
+        self.optimizer.refresh()  # type: ignore[attr-defined]
+        try:
+            # what the optimiser fills in behind the capture must outlast it: entered first
+            with (
+                self.optimizer.capture() as keeps,  # type: ignore[attr-defined]
+                torch.cuda.graph(graph, pool=pool, stream=self.stream),
+            ):
+                loss = self._step(inputs, tree)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise RuntimeError(
+                "the training step could not be captured in a CUDA graph; a loss of the network "
+                "kept from an earlier call of it may be why: delete it, or keep loss.detach()"
+            ) from error
+        return CapturedStep(graph, inputs, loss, keeps)
+
+
 def assign_labels(y: Any, heads: Mapping[str, LabelSpec], active: Sequence[str]) -> dict[str, Any]:
     """The labels of each active head by its name; ValueError if they do not fit the heads.
 
@@ -71,8 +205,9 @@ def check_classes(y: Tensor, of: str, classes: int, ignored: float | None) -> No
     """ValueError unless all of ``y`` lie in [0, classes) or are ``ignored``."""
     if y.numel() == 0:
         return
-    counted = y if ignored is None else torch.where(y == ignored, 0, y)
-    low, high = (int(v) for v in torch.aminmax(counted))
+    low, high = (int(v) for v in torch.aminmax(y))
+    if (low < 0 or high >= classes) and ignored is not None:
+        low, high = (int(v) for v in torch.aminmax(torch.where(y == ignored, 0, y)))
     if low < 0 or high >= classes:
         worst = low if low < 0 else high
         raise ValueError(
@@ -109,12 +244,19 @@ def check_labels(y: object, of: str, spec: LabelSpec, x: Tensor, layout: str) ->
         raise ValueError(f"labels{of} must have shape {size}, got {tuple(y.shape)}")
     if y.device != x.device:
         raise ValueError(f"labels{of} are on {y.device}, the input is on {x.device}")
-    if kind == "classes":
+    readable = not (y.is_cuda and torch.cuda.is_current_stream_capturing())
+    if kind == "classes" and readable:
         check_classes(y, of, int(first or 0), second)
+    if kind == "classes":
         return y
-    if kind == "pairs" and bool(((y != 0) & (y != 1)).any()):
+    if kind == "pairs" and readable and bool(((y != 0) & (y != 1)).any()):
         raise ValueError(f"labels{of} must be 1 for a similar pair and 0 for a different one")
-    if first is not None and second is not None and bool(((y < first) | (y > second)).any()):
+    if (
+        readable
+        and first is not None
+        and second is not None
+        and bool(((y < first) | (y > second)).any())
+    ):
         raise ValueError(f"labels{of} must lie in {first:g}..{second:g}")
     y = y.to(loss_dtype(x))
     return y.movedim(-1, 1) if layout == "NHWC" and len(shape) > 1 else y
@@ -129,6 +271,18 @@ def owner_of(root: nn.Module, path: str) -> tuple[nn.Module, str]:
             module.add_module(scope, nn.Module())
         module = module.get_submodule(scope)
     return module, name
+
+
+def parameters_of(module: nn.Module, scope: str = "") -> dict[str, nn.Parameter]:
+    """Parameters by path, shared ones under each of theirs.
+
+    What ``named_parameters`` gives, in less time: every call of a network needs it.
+    """
+    found = {scope + name: p for name, p in module._parameters.items() if p is not None}
+    for name, child in module._modules.items():
+        if child is not None:
+            found |= parameters_of(child, f"{scope}{name}.")
+    return found
 
 
 def started(shape: tuple[int, ...], initializer: str, arguments: tuple[float, ...]) -> Tensor:
@@ -206,8 +360,9 @@ class Network(nn.Module):
 
     def weights(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """Parameters and constants by path, in ``dtype``."""
-        learned = {path: self.get_parameter(path).to(dtype) for path in self.TABLE}
-        return learned | {path: self.get_buffer(path).to(dtype) for path in self.CONSTANTS}
+        learned = parameters_of(self)
+        weights = {path: learned[path].to(dtype) for path in self.TABLE}
+        return weights | {path: self.get_buffer(path).to(dtype) for path in self.CONSTANTS}
 
     def tensors(self) -> list[Tensor]:
         """All that the network owns: parameters, running statistics, constants."""
@@ -246,11 +401,21 @@ class Network(nn.Module):
             return self._result(self._outputs(inputs))
         labels = self._labels(tensors[count], inputs[0])
         outputs = self._outputs(inputs)
-        loss = self.losses(outputs, labels) + self.penalty()
+        loss = self.losses(outputs, labels)
+        if self.PENALTIES:
+            loss = loss + self.penalty()
         for name, (l1, l2) in self.HIDDEN.items() if self.training else ():
             y = outputs[name].float()
             loss = loss + (l1 * y.abs().sum() + l2 * y.square().sum()) / len(y)
         return loss
+
+    def training_step(self, optimizer: torch.optim.Optimizer) -> TrainingStep:
+        """``step`` such that ``loss = step(x, y)`` is forward, backward and ``optimizer``'s step.
+
+        On a CUDA device and with an optimiser of `convdsl.optim`, one CUDA graph. Raises ValueError
+        for a network without a head, or an optimiser that holds none of its parameters.
+        """
+        return TrainingStep(self, optimizer)
 
     def penalty(self) -> Tensor | float:
         """What the weights' regularisers add to the loss: sums of l1 * |w| + l2 * w^2."""
@@ -300,12 +465,16 @@ class Network(nn.Module):
                 f"{layer} needs more than one value per channel in training, so at least "
                 f"{smallest} samples, got {len(checked[0])}: give more, or call .eval() first"
             )
-        for parameter in self.parameters():
+        for parameter in parameters_of(self).values():
             if parameter.device != checked[0].device:
                 places = f"the input is on {checked[0].device}, the network on {parameter.device}"
                 raise ValueError(f"{places}: move one of them with .to(device)")
         dtype = self.compute_dtype(checked[0])
-        return [x.to(dtype) for x in checked]
+        # both targets work on maps with their channels last
+        formats = {4: torch.channels_last}
+        return [
+            x.to(dtype, memory_format=formats.get(x.dim(), torch.preserve_format)) for x in checked
+        ]
 
     def _outputs(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         names = [*self.working(), *(self.HIDDEN if self.training else ())]

@@ -44,60 +44,59 @@ def infer(
     inception_concat_3_cr_conv_weight = (
         inception_concat_3_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
     )
-    seed = -1
     # inception3a.cnn:3 CONV(64, 1) - RELU
     inception_concat_0_cr_relu = new((n, 28, 28, 64))
     conv_forward[(triton.cdiv(n * 784, 128),)](
         x_ptr=x, w_ptr=inception_concat_0_cr_conv_weight, bias_ptr=inception_concat_0_cr_conv_bias,
-        y_ptr=inception_concat_0_cr_relu, index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28,
-        W=28, C=192, K=64, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-        DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue,
-        PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=3,
+        y_ptr=inception_concat_0_cr_relu, index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28,
+        C=192, K=64, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
+        DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee",
+        BLOCK_M=128, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=3,
     )
     # inception3a.cnn:3 CONV(96, 1) - RELU
     inception_concat_1_cr_relu = new((n, 28, 28, 96))
     conv_forward[(triton.cdiv(n * 784, 64) * 3,)](
         x_ptr=x, w_ptr=inception_concat_1_cr_conv_weight, bias_ptr=inception_concat_1_cr_conv_bias,
-        y_ptr=inception_concat_1_cr_relu, index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28,
-        W=28, C=192, K=96, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-        DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue,
-        PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=4, num_stages=3,
+        y_ptr=inception_concat_1_cr_relu, index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28,
+        C=192, K=96, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
+        DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee",
+        BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
     )
     # inception3a.cnn:3 CONV(128, 3) - RELU
     inception_concat_1_cr2_relu = new((n, 28, 28, 128))
     conv_forward[(triton.cdiv(n * 784, 128),)](
         x_ptr=inception_concat_1_cr_relu, w_ptr=inception_concat_1_cr2_conv_weight,
         bias_ptr=inception_concat_1_cr2_conv_bias, y_ptr=inception_concat_1_cr2_relu,
-        index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28, W=28, C=96, K=128, P=28, Q=28, R=3,
-        S=3, STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1, DILATION_W=1, GROUPS=1,
-        POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=128,
-        BLOCK_K=32, num_warps=8, num_stages=3,
+        index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=96, K=128, P=28, Q=28, R=3, S=3,
+        STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1,
+        POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=128, BLOCK_K=32,
+        num_warps=8, num_stages=3,
     )
     del inception_concat_1_cr_relu
     # inception3a.cnn:3 CONV(16, 1) - RELU
     inception_concat_2_cr_relu = new((n, 28, 28, 16))
     conv_forward[(triton.cdiv(n * 784, 64),)](
         x_ptr=x, w_ptr=inception_concat_2_cr_conv_weight, bias_ptr=inception_concat_2_cr_conv_bias,
-        y_ptr=inception_concat_2_cr_relu, index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28,
-        W=28, C=192, K=16, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-        DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue,
-        PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=64, num_warps=4, num_stages=3,
+        y_ptr=inception_concat_2_cr_relu, index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28,
+        C=192, K=16, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
+        DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee",
+        BLOCK_M=64, BLOCK_N=16, BLOCK_K=64, num_warps=4, num_stages=3,
     )
     # inception3a.cnn:3 CONV(32, 5) - RELU
     inception_concat_2_cr2_relu = new((n, 28, 28, 32))
     conv_forward[(triton.cdiv(n * 784, 64),)](
         x_ptr=inception_concat_2_cr_relu, w_ptr=inception_concat_2_cr2_conv_weight,
         bias_ptr=inception_concat_2_cr2_conv_bias, y_ptr=inception_concat_2_cr2_relu,
-        index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28, W=28, C=16, K=32, P=28, Q=28, R=5,
-        S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1, DILATION_W=1, GROUPS=1,
-        POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32,
-        BLOCK_K=64, num_warps=4, num_stages=3,
+        index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=16, K=32, P=28, Q=28, R=5, S=5,
+        STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1,
+        POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64,
+        num_warps=8, num_stages=3,
     )
     del inception_concat_2_cr_relu
     # inception3a.cnn:8 POOL(3, S=1, P=half)
     inception_concat_3_pool = new((n, 28, 28, 192))
     max_pool[(triton.cdiv(n * 784, 8), 2)](
-        x_ptr=x, y_ptr=inception_concat_3_pool, index_ptr=None, rows=n * 784, aux=(), seed=seed,
+        x_ptr=x, y_ptr=inception_concat_3_pool, index_ptr=None, rows=n * 784, aux=(), seed=0,
         EPILOGUE=keep, H=28, W=28, C=192, OH=28, OW=28, KH=3, KW=3, SH=1, SW=1, PT=1, PL=1, ROWS=8,
         COLS=128, num_warps=4, num_stages=2,
     )
@@ -106,9 +105,9 @@ def infer(
     conv_forward[(triton.cdiv(n * 784, 64),)](
         x_ptr=inception_concat_3_pool, w_ptr=inception_concat_3_cr_conv_weight,
         bias_ptr=inception_concat_3_cr_conv_bias, y_ptr=inception_concat_3_cr_relu, index_ptr=None,
-        aux=(), seed=seed, rows=n * 784, H=28, W=28, C=192, K=32, P=28, Q=28, R=1, S=1, STRIDE_H=1,
+        aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=32, P=28, Q=28, R=1, S=1, STRIDE_H=1,
         STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1,
-        EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=4,
+        EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8,
         num_stages=3,
     )
     del inception_concat_3_pool
@@ -116,22 +115,22 @@ def infer(
     inception_concat = new((n, 28, 28, 256))
     copy_slice[(triton.cdiv(n * 784, 16), 1)](
         x_ptr=inception_concat_0_cr_relu, y_ptr=inception_concat, rows=n * 784, x_channels=64,
-        x_start=0, y_channels=256, y_start=0, count=64, aux=(), seed=seed, EPILOGUE=keep, ROWS=16,
+        x_start=0, y_channels=256, y_start=0, count=64, aux=(), seed=0, EPILOGUE=keep, ROWS=16,
         COLS=64, num_warps=4, num_stages=2,
     )
     copy_slice[(triton.cdiv(n * 784, 8), 1)](
         x_ptr=inception_concat_1_cr2_relu, y_ptr=inception_concat, rows=n * 784, x_channels=128,
-        x_start=0, y_channels=256, y_start=64, count=128, aux=(), seed=seed, EPILOGUE=keep, ROWS=8,
+        x_start=0, y_channels=256, y_start=64, count=128, aux=(), seed=0, EPILOGUE=keep, ROWS=8,
         COLS=128, num_warps=4, num_stages=2,
     )
     copy_slice[(triton.cdiv(n * 784, 32), 1)](
         x_ptr=inception_concat_2_cr2_relu, y_ptr=inception_concat, rows=n * 784, x_channels=32,
-        x_start=0, y_channels=256, y_start=192, count=32, aux=(), seed=seed, EPILOGUE=keep, ROWS=32,
+        x_start=0, y_channels=256, y_start=192, count=32, aux=(), seed=0, EPILOGUE=keep, ROWS=32,
         COLS=32, num_warps=4, num_stages=2,
     )
     copy_slice[(triton.cdiv(n * 784, 32), 1)](
         x_ptr=inception_concat_3_cr_relu, y_ptr=inception_concat, rows=n * 784, x_channels=32,
-        x_start=0, y_channels=256, y_start=224, count=32, aux=(), seed=seed, EPILOGUE=keep, ROWS=32,
+        x_start=0, y_channels=256, y_start=224, count=32, aux=(), seed=0, EPILOGUE=keep, ROWS=32,
         COLS=32, num_warps=4, num_stages=2,
     )
     return (inception_concat,)
@@ -142,7 +141,7 @@ class Inception3aFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, seed, dtype, x, inception_concat_0_cr_conv_weight, inception_concat_0_cr_conv_bias,
+        ctx, dtype, x, inception_concat_0_cr_conv_weight, inception_concat_0_cr_conv_bias,
         inception_concat_1_cr_conv_weight, inception_concat_1_cr_conv_bias,
         inception_concat_1_cr2_conv_weight, inception_concat_1_cr2_conv_bias,
         inception_concat_2_cr_conv_weight, inception_concat_2_cr_conv_bias,
@@ -174,57 +173,57 @@ class Inception3aFunction(torch.autograd.Function):
         conv_forward[(triton.cdiv(n * 784, 128),)](
             x_ptr=x, w_ptr=inception_concat_0_cr_conv_weight,
             bias_ptr=inception_concat_0_cr_conv_bias, y_ptr=inception_concat_0_cr_relu,
-            index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28, W=28, C=192, K=64, P=28, Q=28,
-            R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1,
-            GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128,
-            BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=3,
+            index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=64, P=28, Q=28, R=1,
+            S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1,
+            POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64,
+            BLOCK_K=64, num_warps=8, num_stages=3,
         )
         # inception3a.cnn:3 CONV(96, 1) - RELU
         inception_concat_1_cr_relu = new((n, 28, 28, 96))
         conv_forward[(triton.cdiv(n * 784, 64) * 3,)](
             x_ptr=x, w_ptr=inception_concat_1_cr_conv_weight,
             bias_ptr=inception_concat_1_cr_conv_bias, y_ptr=inception_concat_1_cr_relu,
-            index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28, W=28, C=192, K=96, P=28, Q=28,
-            R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1,
-            GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
-            BLOCK_N=32, BLOCK_K=64, num_warps=4, num_stages=3,
+            index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=96, P=28, Q=28, R=1,
+            S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1,
+            POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32,
+            BLOCK_K=64, num_warps=8, num_stages=3,
         )
         # inception3a.cnn:3 CONV(128, 3) - RELU
         inception_concat_1_cr2_relu = new((n, 28, 28, 128))
         conv_forward[(triton.cdiv(n * 784, 128),)](
             x_ptr=inception_concat_1_cr_relu, w_ptr=inception_concat_1_cr2_conv_weight,
             bias_ptr=inception_concat_1_cr2_conv_bias, y_ptr=inception_concat_1_cr2_relu,
-            index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28, W=28, C=96, K=128, P=28, Q=28,
-            R=3, S=3, STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1, DILATION_W=1,
-            GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128,
-            BLOCK_N=128, BLOCK_K=32, num_warps=8, num_stages=3,
+            index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=96, K=128, P=28, Q=28, R=3,
+            S=3, STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1, DILATION_W=1, GROUPS=1,
+            POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=128,
+            BLOCK_K=32, num_warps=8, num_stages=3,
         )
         # inception3a.cnn:3 CONV(16, 1) - RELU
         inception_concat_2_cr_relu = new((n, 28, 28, 16))
         conv_forward[(triton.cdiv(n * 784, 64),)](
             x_ptr=x, w_ptr=inception_concat_2_cr_conv_weight,
             bias_ptr=inception_concat_2_cr_conv_bias, y_ptr=inception_concat_2_cr_relu,
-            index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28, W=28, C=192, K=16, P=28, Q=28,
-            R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1,
-            GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
-            BLOCK_N=16, BLOCK_K=64, num_warps=4, num_stages=3,
+            index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=16, P=28, Q=28, R=1,
+            S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1,
+            POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16,
+            BLOCK_K=64, num_warps=4, num_stages=3,
         )
         # inception3a.cnn:3 CONV(32, 5) - RELU
         inception_concat_2_cr2_relu = new((n, 28, 28, 32))
         conv_forward[(triton.cdiv(n * 784, 64),)](
             x_ptr=inception_concat_2_cr_relu, w_ptr=inception_concat_2_cr2_conv_weight,
             bias_ptr=inception_concat_2_cr2_conv_bias, y_ptr=inception_concat_2_cr2_relu,
-            index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28, W=28, C=16, K=32, P=28, Q=28,
-            R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1, DILATION_W=1,
-            GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
-            BLOCK_N=32, BLOCK_K=64, num_warps=4, num_stages=3,
+            index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=16, K=32, P=28, Q=28, R=5,
+            S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1, DILATION_W=1, GROUPS=1,
+            POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32,
+            BLOCK_K=64, num_warps=8, num_stages=3,
         )
         # inception3a.cnn:8 POOL(3, S=1, P=half)
         inception_concat_3_pool = new((n, 28, 28, 192))
         inception_concat_3_pool_index = new((n, 28, 28, 192), dtype=torch.int8)
         max_pool[(triton.cdiv(n * 784, 8), 2)](
             x_ptr=x, y_ptr=inception_concat_3_pool, index_ptr=inception_concat_3_pool_index,
-            rows=n * 784, aux=(), seed=seed, EPILOGUE=keep, H=28, W=28, C=192, OH=28, OW=28, KH=3,
+            rows=n * 784, aux=(), seed=0, EPILOGUE=keep, H=28, W=28, C=192, OH=28, OW=28, KH=3,
             KW=3, SH=1, SW=1, PT=1, PL=1, ROWS=8, COLS=128, num_warps=4, num_stages=2,
         )
         # inception3a.cnn:3 CONV(32, 1) - RELU
@@ -232,31 +231,31 @@ class Inception3aFunction(torch.autograd.Function):
         conv_forward[(triton.cdiv(n * 784, 64),)](
             x_ptr=inception_concat_3_pool, w_ptr=inception_concat_3_cr_conv_weight,
             bias_ptr=inception_concat_3_cr_conv_bias, y_ptr=inception_concat_3_cr_relu,
-            index_ptr=None, aux=(), seed=seed, rows=n * 784, H=28, W=28, C=192, K=32, P=28, Q=28,
-            R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1,
-            GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
-            BLOCK_N=32, BLOCK_K=64, num_warps=4, num_stages=3,
+            index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=32, P=28, Q=28, R=1,
+            S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1,
+            POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32,
+            BLOCK_K=64, num_warps=8, num_stages=3,
         )
         # inception3a.cnn:4 CONCAT
         inception_concat = new((n, 28, 28, 256))
         copy_slice[(triton.cdiv(n * 784, 16), 1)](
             x_ptr=inception_concat_0_cr_relu, y_ptr=inception_concat, rows=n * 784, x_channels=64,
-            x_start=0, y_channels=256, y_start=0, count=64, aux=(), seed=seed, EPILOGUE=keep,
-            ROWS=16, COLS=64, num_warps=4, num_stages=2,
+            x_start=0, y_channels=256, y_start=0, count=64, aux=(), seed=0, EPILOGUE=keep, ROWS=16,
+            COLS=64, num_warps=4, num_stages=2,
         )
         copy_slice[(triton.cdiv(n * 784, 8), 1)](
             x_ptr=inception_concat_1_cr2_relu, y_ptr=inception_concat, rows=n * 784, x_channels=128,
-            x_start=0, y_channels=256, y_start=64, count=128, aux=(), seed=seed, EPILOGUE=keep,
-            ROWS=8, COLS=128, num_warps=4, num_stages=2,
+            x_start=0, y_channels=256, y_start=64, count=128, aux=(), seed=0, EPILOGUE=keep, ROWS=8,
+            COLS=128, num_warps=4, num_stages=2,
         )
         copy_slice[(triton.cdiv(n * 784, 32), 1)](
             x_ptr=inception_concat_2_cr2_relu, y_ptr=inception_concat, rows=n * 784, x_channels=32,
-            x_start=0, y_channels=256, y_start=192, count=32, aux=(), seed=seed, EPILOGUE=keep,
+            x_start=0, y_channels=256, y_start=192, count=32, aux=(), seed=0, EPILOGUE=keep,
             ROWS=32, COLS=32, num_warps=4, num_stages=2,
         )
         copy_slice[(triton.cdiv(n * 784, 32), 1)](
             x_ptr=inception_concat_3_cr_relu, y_ptr=inception_concat, rows=n * 784, x_channels=32,
-            x_start=0, y_channels=256, y_start=224, count=32, aux=(), seed=seed, EPILOGUE=keep,
+            x_start=0, y_channels=256, y_start=224, count=32, aux=(), seed=0, EPILOGUE=keep,
             ROWS=32, COLS=32, num_warps=4, num_stages=2,
         )
         ctx.save_for_backward(
@@ -267,13 +266,13 @@ class Inception3aFunction(torch.autograd.Function):
             inception_concat_1_cr2_conv_weight, inception_concat_2_cr_conv_weight,
             inception_concat_2_cr2_conv_weight, inception_concat_3_cr_conv_weight,
         )
-        ctx.n, ctx.seed = n, seed
+        ctx.n = n
         return (inception_concat,)
 
     @staticmethod
     def backward(ctx, d_inception_concat):
         refuse_double_backward()
-        n, seed = ctx.n, ctx.seed
+        n = ctx.n
         (
             x, inception_concat_0_cr_relu, inception_concat_1_cr_relu, inception_concat_1_cr2_relu,
             inception_concat_2_cr_relu, inception_concat_2_cr2_relu, inception_concat_3_pool,
@@ -289,7 +288,7 @@ class Inception3aFunction(torch.autograd.Function):
         copy_slice[(triton.cdiv(n * 784, 32), 1)](
             x_ptr=d_inception_concat, y_ptr=d_inception_concat_3_cr_conv, rows=n * 784,
             x_channels=256, x_start=224, y_channels=32, y_start=0, count=32,
-            aux=(inception_concat_3_cr_relu,), seed=seed, EPILOGUE=relu_gradient_epilogue, ROWS=32,
+            aux=(inception_concat_3_cr_relu,), seed=0, EPILOGUE=relu_gradient_epilogue, ROWS=32,
             COLS=32, num_warps=4, num_stages=2,
         )
         # inception3a.cnn:3 conv_grad_weight of CONV(32, 1)
@@ -314,7 +313,7 @@ class Inception3aFunction(torch.autograd.Function):
         copy_slice[(triton.cdiv(n * 784, 32), 1)](
             x_ptr=d_inception_concat, y_ptr=d_inception_concat_2_cr2_conv, rows=n * 784,
             x_channels=256, x_start=192, y_channels=32, y_start=0, count=32,
-            aux=(inception_concat_2_cr2_relu,), seed=seed, EPILOGUE=relu_gradient_epilogue, ROWS=32,
+            aux=(inception_concat_2_cr2_relu,), seed=0, EPILOGUE=relu_gradient_epilogue, ROWS=32,
             COLS=32, num_warps=4, num_stages=2,
         )
         # inception3a.cnn:3 conv_grad_weight of CONV(32, 5)
@@ -339,7 +338,7 @@ class Inception3aFunction(torch.autograd.Function):
         conv_grad_input[(triton.cdiv(n * 784, 64), 1)](
             dy_ptr=d_inception_concat_2_cr2_conv, w_ptr=inception_concat_2_cr2_conv_weight,
             bias_ptr=None, dx_ptr=d_inception_concat_2_cr_conv, aux=(inception_concat_2_cr_relu,),
-            seed=seed, rows=n * 784, H=28, W=28, C=16, K=32, P=28, Q=28, R=5, S=5, STRIDE_H=1,
+            seed=0, rows=n * 784, H=28, W=28, C=16, K=32, P=28, Q=28, R=5, S=5, STRIDE_H=1,
             STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1, DILATION_W=1, GROUPS=1, PERIOD_H=1,
             PERIOD_W=1, EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16,
             BLOCK_K=32, num_warps=4, num_stages=3,
@@ -367,7 +366,7 @@ class Inception3aFunction(torch.autograd.Function):
         copy_slice[(triton.cdiv(n * 784, 8), 1)](
             x_ptr=d_inception_concat, y_ptr=d_inception_concat_1_cr2_conv, rows=n * 784,
             x_channels=256, x_start=64, y_channels=128, y_start=0, count=128,
-            aux=(inception_concat_1_cr2_relu,), seed=seed, EPILOGUE=relu_gradient_epilogue, ROWS=8,
+            aux=(inception_concat_1_cr2_relu,), seed=0, EPILOGUE=relu_gradient_epilogue, ROWS=8,
             COLS=128, num_warps=4, num_stages=2,
         )
         # inception3a.cnn:3 conv_grad_weight of CONV(128, 3)
@@ -392,10 +391,10 @@ class Inception3aFunction(torch.autograd.Function):
         conv_grad_input[(triton.cdiv(n * 784, 64) * 3, 1)](
             dy_ptr=d_inception_concat_1_cr2_conv, w_ptr=inception_concat_1_cr2_conv_weight,
             bias_ptr=None, dx_ptr=d_inception_concat_1_cr_conv, aux=(inception_concat_1_cr_relu,),
-            seed=seed, rows=n * 784, H=28, W=28, C=96, K=128, P=28, Q=28, R=3, S=3, STRIDE_H=1,
+            seed=0, rows=n * 784, H=28, W=28, C=96, K=128, P=28, Q=28, R=3, S=3, STRIDE_H=1,
             STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1, DILATION_W=1, GROUPS=1, PERIOD_H=1,
             PERIOD_W=1, EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32,
-            BLOCK_K=64, num_warps=4, num_stages=3,
+            BLOCK_K=64, num_warps=8, num_stages=3,
         )
         del d_inception_concat_1_cr2_conv
         # inception3a.cnn:3 conv_grad_weight of CONV(96, 1)
@@ -420,7 +419,7 @@ class Inception3aFunction(torch.autograd.Function):
         copy_slice[(triton.cdiv(n * 784, 16), 1)](
             x_ptr=d_inception_concat, y_ptr=d_inception_concat_0_cr_conv, rows=n * 784,
             x_channels=256, x_start=0, y_channels=64, y_start=0, count=64,
-            aux=(inception_concat_0_cr_relu,), seed=seed, EPILOGUE=relu_gradient_epilogue, ROWS=16,
+            aux=(inception_concat_0_cr_relu,), seed=0, EPILOGUE=relu_gradient_epilogue, ROWS=16,
             COLS=64, num_warps=4, num_stages=2,
         )
         # inception3a.cnn:3 conv_grad_weight of CONV(64, 1)
@@ -441,23 +440,22 @@ class Inception3aFunction(torch.autograd.Function):
         )
         del d_inception_concat_0_cr_conv_weight_partial
         d_x_7 = None
-        if ctx.needs_input_grad[2]:
+        if ctx.needs_input_grad[1]:
             # inception3a.cnn:3 conv_grad_input of CONV(32, 1)
             d_inception_concat_3_pool = new((n, 28, 28, 192))
             conv_grad_input[(triton.cdiv(n * 784, 128) * 3, 1)](
                 dy_ptr=d_inception_concat_3_cr_conv, w_ptr=inception_concat_3_cr_conv_weight,
-                bias_ptr=None, dx_ptr=d_inception_concat_3_pool, aux=(), seed=seed, rows=n * 784,
-                H=28, W=28, C=192, K=32, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0,
-                PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1, PERIOD_H=1, PERIOD_W=1,
-                EPILOGUE=keep, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=32, num_warps=8,
-                num_stages=3,
+                bias_ptr=None, dx_ptr=d_inception_concat_3_pool, aux=(), seed=0, rows=n * 784, H=28,
+                W=28, C=192, K=32, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
+                DILATION_H=1, DILATION_W=1, GROUPS=1, PERIOD_H=1, PERIOD_W=1, EPILOGUE=keep,
+                PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=32, num_warps=8, num_stages=3,
             )
             # inception3a.cnn:3 conv_grad_input of CONV(16, 1)
             d_x_2 = new((n, 28, 28, 192))
             conv_grad_input[(triton.cdiv(n * 784, 128) * 3, 1)](
                 dy_ptr=d_inception_concat_2_cr_conv, w_ptr=inception_concat_2_cr_conv_weight,
-                bias_ptr=None, dx_ptr=d_x_2, aux=(), seed=seed, rows=n * 784, H=28, W=28, C=192,
-                K=16, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
+                bias_ptr=None, dx_ptr=d_x_2, aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=16,
+                P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
                 DILATION_W=1, GROUPS=1, PERIOD_H=1, PERIOD_W=1, EPILOGUE=keep, PRECISION="ieee",
                 BLOCK_M=128, BLOCK_N=64, BLOCK_K=16, num_warps=8, num_stages=3,
             )
@@ -465,8 +463,8 @@ class Inception3aFunction(torch.autograd.Function):
             d_x_4 = new((n, 28, 28, 192))
             conv_grad_input[(triton.cdiv(n * 784, 128) * 3, 1)](
                 dy_ptr=d_inception_concat_1_cr_conv, w_ptr=inception_concat_1_cr_conv_weight,
-                bias_ptr=None, dx_ptr=d_x_4, aux=(), seed=seed, rows=n * 784, H=28, W=28, C=192,
-                K=96, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
+                bias_ptr=None, dx_ptr=d_x_4, aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=96,
+                P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
                 DILATION_W=1, GROUPS=1, PERIOD_H=1, PERIOD_W=1, EPILOGUE=keep, PRECISION="ieee",
                 BLOCK_M=128, BLOCK_N=64, BLOCK_K=32, num_warps=8, num_stages=3,
             )
@@ -474,8 +472,8 @@ class Inception3aFunction(torch.autograd.Function):
             d_x_6 = new((n, 28, 28, 192))
             conv_grad_input[(triton.cdiv(n * 784, 128) * 3, 1)](
                 dy_ptr=d_inception_concat_0_cr_conv, w_ptr=inception_concat_0_cr_conv_weight,
-                bias_ptr=None, dx_ptr=d_x_6, aux=(), seed=seed, rows=n * 784, H=28, W=28, C=192,
-                K=64, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
+                bias_ptr=None, dx_ptr=d_x_6, aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=64,
+                P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
                 DILATION_W=1, GROUPS=1, PERIOD_H=1, PERIOD_W=1, EPILOGUE=keep, PRECISION="ieee",
                 BLOCK_M=128, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=3,
             )
@@ -483,18 +481,17 @@ class Inception3aFunction(torch.autograd.Function):
             d_x_7 = new((n, 28, 28, 192))
             max_pool_gradient[(triton.cdiv(n * 784, 8), 2)](
                 dy_ptr=d_inception_concat_3_pool, index_ptr=inception_concat_3_pool_index,
-                dx_ptr=d_x_7, rows=n * 784, aux=(d_x_2, d_x_4, d_x_6), seed=seed,
+                dx_ptr=d_x_7, rows=n * 784, aux=(d_x_2, d_x_4, d_x_6), seed=0,
                 EPILOGUE=add_add_add_epilogue, H=28, W=28, C=192, OH=28, OW=28, KH=3, KW=3, SH=1,
                 SW=1, PT=1, PL=1, ROWS=8, COLS=128, num_warps=4, num_stages=2,
             )
         return (
-            None, None, d_x_7, d_inception_concat_0_cr_conv_weight,
-            d_inception_concat_0_cr_conv_bias, d_inception_concat_1_cr_conv_weight,
-            d_inception_concat_1_cr_conv_bias, d_inception_concat_1_cr2_conv_weight,
-            d_inception_concat_1_cr2_conv_bias, d_inception_concat_2_cr_conv_weight,
-            d_inception_concat_2_cr_conv_bias, d_inception_concat_2_cr2_conv_weight,
-            d_inception_concat_2_cr2_conv_bias, d_inception_concat_3_cr_conv_weight,
-            d_inception_concat_3_cr_conv_bias,
+            None, d_x_7, d_inception_concat_0_cr_conv_weight, d_inception_concat_0_cr_conv_bias,
+            d_inception_concat_1_cr_conv_weight, d_inception_concat_1_cr_conv_bias,
+            d_inception_concat_1_cr2_conv_weight, d_inception_concat_1_cr2_conv_bias,
+            d_inception_concat_2_cr_conv_weight, d_inception_concat_2_cr_conv_bias,
+            d_inception_concat_2_cr2_conv_weight, d_inception_concat_2_cr2_conv_bias,
+            d_inception_concat_3_cr_conv_weight, d_inception_concat_3_cr_conv_bias,
         )
 
 
@@ -529,10 +526,10 @@ def add_add_add_epilogue(acc, offsets, column, mask, aux, seed):
     operand0 = tl.load(aux[0] + offsets, mask=mask, other=0.0).to(tl.float32)
     after_add = acc + operand0
     operand1 = tl.load(aux[1] + offsets, mask=mask, other=0.0).to(tl.float32)
-    after_add1 = after_add + operand1
+    after_add2 = after_add + operand1
     operand2 = tl.load(aux[2] + offsets, mask=mask, other=0.0).to(tl.float32)
-    after_add2 = after_add1 + operand2
-    return after_add2
+    after_add3 = after_add2 + operand2
+    return after_add3
 
 
 # ---- loop nests, channels last -------------------------------------------------------------------
@@ -657,17 +654,27 @@ def conv_forward(
         bias = tl.load(bias_ptr + group * KG + column, mask=column_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]
     if TAPS == 1:  # the rows are the pixels in order: nothing of p and q is kept through the loop
-        corner = tile.to(tl.int64) * (BLOCK_M * K) + group * KG + pid % TILES_N * BLOCK_N
-        offsets = corner + (tl.arange(0, BLOCK_M)[:, None] * K + tl.arange(0, BLOCK_N)[None, :])
+        # a large tile with much beside it does not fit the registers: its left half goes first
+        HALVES: tl.constexpr = 2 if BLOCK_M * BLOCK_N == 128 * 128 and len(aux) > 4 else 1
+        WIDTH: tl.constexpr = BLOCK_N // HALVES
+        if HALVES == 1:
+            parts = (acc,)
+        else:
+            parts = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, WIDTH)), (0, 2, 1)))
+        for half in tl.static_range(HALVES):
+            inner = pid % TILES_N * BLOCK_N + half * WIDTH
+            corner = tile.to(tl.int64) * (BLOCK_M * K) + group * KG + inner
+            offsets = corner + (tl.arange(0, BLOCK_M)[:, None] * K + tl.arange(0, WIDTH)[None, :])
+            lane = inner + tl.arange(0, WIDTH)
+            mask = row_mask[:, None] & (lane < KG)[None, :]
+            y = EPILOGUE(parts[half], offsets, (group * KG + lane)[None, :], mask, aux, seed)
+            tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
     else:
         pixel = image * (P * Q) + p * Q + q
         offsets = pixel[:, None] * K + (group * KG + column)[None, :]
-    mask = row_mask[:, None] & column_mask[None, :]
-    acc = EPILOGUE(acc, offsets, (group * KG + column)[None, :], mask, aux, seed)
-    value = acc.to(y_ptr.dtype.element_ty)
-    if TAPS == 1:
-        tl.store(y_ptr + offsets, value, mask=mask)
-    else:
+        mask = row_mask[:, None] & column_mask[None, :]
+        acc = EPILOGUE(acc, offsets, (group * KG + column)[None, :], mask, aux, seed)
+        value = acc.to(y_ptr.dtype.element_ty)
         # rounded before they are compared, as a pooling of its own would see them
         if TAPS == 2:
             pairs = tl.permute(tl.reshape(value, (BLOCK_M // 2, 2, BLOCK_N)), (0, 2, 1))
@@ -1133,6 +1140,140 @@ LabelSpec = tuple[str, tuple[int, ...], float | None, float | None]
 ParameterTable = dict[str, tuple[tuple[int, ...], str, tuple[float, ...]]]
 
 
+CapturedStep = namedtuple("CapturedStep", ["graph", "inputs", "loss", "keeps"])
+
+
+GRAPHS = 4
+
+
+WARM_UPS = 3
+
+
+def hooks(owner: nn.Module | torch.optim.Optimizer) -> bool:
+    """Whether calls of the user's would be left out of a replay."""
+    names = ["_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"]
+    names += ["_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"]
+    return any(getattr(owner, name, None) for name in names)
+
+
+class TrainingStep:
+    """One step of training on a batch, ``loss = step(x, y)``; see `Network.training_step`."""
+
+    def __init__(self, model: Any, optimizer: torch.optim.Optimizer) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            made = f"got {type(optimizer).__name__}"
+            raise ValueError(f"optimizer must be a torch.optim.Optimizer or one of ours, {made}")
+        if not model.LABELS:
+            raise ValueError("the network has no head, so it has no loss: end it with one")
+        stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not any(id(p) in stepped for p in model.parameters()):
+            raise ValueError(
+                "the optimizer holds no parameter of this network: make it of model.parameters()"
+            )
+        self.model, self.optimizer = model, optimizer
+        self.captured: dict[Any, CapturedStep] = {}
+        self.calls: dict[Any, int] = {}
+        self.state: object = None
+        self.stream: torch.cuda.Stream | None = None
+
+    def __call__(self, *tensors: Any) -> Tensor:
+        """The mean loss of a batch before the step on it, detached; nothing waits for the device.
+
+        tensors: the inputs and the labels, as the network's own call takes them. Gradients are
+        gone afterwards. Raises ValueError for what does not suit the network.
+        """
+        if not self.model.training:
+            raise ValueError("the network is in evaluation mode: call model.train() first")
+        if len(tensors) != len(self.model.INPUTS) + 1:
+            wanted = ", ".join(self.model.INPUTS)
+            raise ValueError(f"a step needs ({wanted}, labels), got {len(tensors)} arguments")
+        leaves, tree = torch.utils._pytree.tree_flatten(tensors)
+        leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        state = self._graph_state(leaves)
+        if state is None:
+            return self._step(leaves, tree)
+        if state != self.state:  # a graph would read what is no longer there
+            self.captured.clear()
+            self.calls.clear()
+            self.state = state
+        with torch.cuda.device(leaves[0].device):
+            key = (tree, *((leaf.shape, leaf.stride(), leaf.dtype) for leaf in leaves))
+            step = self.captured.get(key)
+            if step is None:
+                calls = self.calls.get(key, 0)
+                if calls < WARM_UPS or len(self.captured) == GRAPHS:
+                    loss = self._aside(leaves, tree)
+                    self.calls[key] = calls + 1
+                    return loss
+                step = self.captured[key] = self._capture(leaves, tree)
+            for static, leaf in zip(step.inputs, leaves, strict=True):
+                static.copy_(leaf, non_blocking=True)
+            self.optimizer.refresh()  # type: ignore[attr-defined]
+            step.graph.replay()
+            result: Tensor = step.loss.clone()  # the next replay overwrites it
+            return result
+
+    def _step(self, leaves: list[Any], tree: Any) -> Tensor:
+        self.model.zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            loss: Tensor = self.model(*torch.utils._pytree.tree_unflatten(leaves, tree))
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.model.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def _graph_state(self, leaves: list[Any]) -> object:
+        """All that a graph freezes, to be compared before every replay; None for no graph."""
+        ask = getattr(self.optimizer, "graph_state", None)
+        if ask is None or not self._on_cuda(leaves) or hooks(self.model) or hooks(self.optimizer):
+            return None
+        optimizer = ask()
+        if optimizer is None:
+            return None
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        asked = tuple(p.requires_grad for p in self.model.parameters())
+        places = tuple(tensor.data_ptr() for tensor in tensors)
+        return (self.model.compute_dtype(leaves[0]), self.model.layout, asked, places, optimizer)
+
+    def _on_cuda(self, leaves: list[Any]) -> bool:
+        device = next(self.model.parameters()).device
+        here = (isinstance(leaf, Tensor) and leaf.device == device for leaf in leaves)
+        return device.type == "cuda" and all(here)
+
+    def _aside(self, leaves: list[Any], tree: Any) -> Tensor:
+        """A step call by call, on the stream that graphs are captured on."""
+        if self.stream is None:
+            self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        here = torch.cuda.current_stream()
+        self.stream.wait_stream(here)
+        with torch.cuda.stream(self.stream):
+            loss = self._step(leaves, tree)
+        here.wait_stream(self.stream)
+        return loss
+
+    def _capture(self, leaves: list[Any], tree: Any) -> CapturedStep:
+        graph = torch.cuda.CUDAGraph()
+        # one after the other, graphs may share their memory
+        pool = next((step.graph.pool() for step in self.captured.values()), None)
+        inputs = [torch.empty_like(leaf).copy_(leaf) for leaf in leaves]
+        self.optimizer.refresh()  # type: ignore[attr-defined]
+        try:
+            # what the optimiser fills in behind the capture must outlast it: entered first
+            with (
+                self.optimizer.capture() as keeps,  # type: ignore[attr-defined]
+                torch.cuda.graph(graph, pool=pool, stream=self.stream),
+            ):
+                loss = self._step(inputs, tree)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise RuntimeError(
+                "the training step could not be captured in a CUDA graph; a loss of the network "
+                "kept from an earlier call of it may be why: delete it, or keep loss.detach()"
+            ) from error
+        return CapturedStep(graph, inputs, loss, keeps)
+
+
 def assign_labels(y: Any, heads: Mapping[str, LabelSpec], active: Sequence[str]) -> dict[str, Any]:
     """The labels of each active head by its name; ValueError if they do not fit the heads.
 
@@ -1187,8 +1328,9 @@ def check_classes(y: Tensor, of: str, classes: int, ignored: float | None) -> No
     """ValueError unless all of ``y`` lie in [0, classes) or are ``ignored``."""
     if y.numel() == 0:
         return
-    counted = y if ignored is None else torch.where(y == ignored, 0, y)
-    low, high = (int(v) for v in torch.aminmax(counted))
+    low, high = (int(v) for v in torch.aminmax(y))
+    if (low < 0 or high >= classes) and ignored is not None:
+        low, high = (int(v) for v in torch.aminmax(torch.where(y == ignored, 0, y)))
     if low < 0 or high >= classes:
         worst = low if low < 0 else high
         raise ValueError(
@@ -1225,12 +1367,19 @@ def check_labels(y: object, of: str, spec: LabelSpec, x: Tensor, layout: str) ->
         raise ValueError(f"labels{of} must have shape {size}, got {tuple(y.shape)}")
     if y.device != x.device:
         raise ValueError(f"labels{of} are on {y.device}, the input is on {x.device}")
-    if kind == "classes":
+    readable = not (y.is_cuda and torch.cuda.is_current_stream_capturing())
+    if kind == "classes" and readable:
         check_classes(y, of, int(first or 0), second)
+    if kind == "classes":
         return y
-    if kind == "pairs" and bool(((y != 0) & (y != 1)).any()):
+    if kind == "pairs" and readable and bool(((y != 0) & (y != 1)).any()):
         raise ValueError(f"labels{of} must be 1 for a similar pair and 0 for a different one")
-    if first is not None and second is not None and bool(((y < first) | (y > second)).any()):
+    if (
+        readable
+        and first is not None
+        and second is not None
+        and bool(((y < first) | (y > second)).any())
+    ):
         raise ValueError(f"labels{of} must lie in {first:g}..{second:g}")
     y = y.to(loss_dtype(x))
     return y.movedim(-1, 1) if layout == "NHWC" and len(shape) > 1 else y
@@ -1245,6 +1394,18 @@ def owner_of(root: nn.Module, path: str) -> tuple[nn.Module, str]:
             module.add_module(scope, nn.Module())
         module = module.get_submodule(scope)
     return module, name
+
+
+def parameters_of(module: nn.Module, scope: str = "") -> dict[str, nn.Parameter]:
+    """Parameters by path, shared ones under each of theirs.
+
+    What ``named_parameters`` gives, in less time: every call of a network needs it.
+    """
+    found = {scope + name: p for name, p in module._parameters.items() if p is not None}
+    for name, child in module._modules.items():
+        if child is not None:
+            found |= parameters_of(child, f"{scope}{name}.")
+    return found
 
 
 def started(shape: tuple[int, ...], initializer: str, arguments: tuple[float, ...]) -> Tensor:
@@ -1322,8 +1483,9 @@ class Network(nn.Module):
 
     def weights(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """Parameters and constants by path, in ``dtype``."""
-        learned = {path: self.get_parameter(path).to(dtype) for path in self.TABLE}
-        return learned | {path: self.get_buffer(path).to(dtype) for path in self.CONSTANTS}
+        learned = parameters_of(self)
+        weights = {path: learned[path].to(dtype) for path in self.TABLE}
+        return weights | {path: self.get_buffer(path).to(dtype) for path in self.CONSTANTS}
 
     def tensors(self) -> list[Tensor]:
         """All that the network owns: parameters, running statistics, constants."""
@@ -1362,11 +1524,21 @@ class Network(nn.Module):
             return self._result(self._outputs(inputs))
         labels = self._labels(tensors[count], inputs[0])
         outputs = self._outputs(inputs)
-        loss = self.losses(outputs, labels) + self.penalty()
+        loss = self.losses(outputs, labels)
+        if self.PENALTIES:
+            loss = loss + self.penalty()
         for name, (l1, l2) in self.HIDDEN.items() if self.training else ():
             y = outputs[name].float()
             loss = loss + (l1 * y.abs().sum() + l2 * y.square().sum()) / len(y)
         return loss
+
+    def training_step(self, optimizer: torch.optim.Optimizer) -> TrainingStep:
+        """``step`` such that ``loss = step(x, y)`` is forward, backward and ``optimizer``'s step.
+
+        On a CUDA device and with an optimiser of `convdsl.optim`, one CUDA graph. Raises ValueError
+        for a network without a head, or an optimiser that holds none of its parameters.
+        """
+        return TrainingStep(self, optimizer)
 
     def penalty(self) -> Tensor | float:
         """What the weights' regularisers add to the loss: sums of l1 * |w| + l2 * w^2."""
@@ -1416,12 +1588,16 @@ class Network(nn.Module):
                 f"{layer} needs more than one value per channel in training, so at least "
                 f"{smallest} samples, got {len(checked[0])}: give more, or call .eval() first"
             )
-        for parameter in self.parameters():
+        for parameter in parameters_of(self).values():
             if parameter.device != checked[0].device:
                 places = f"the input is on {checked[0].device}, the network on {parameter.device}"
                 raise ValueError(f"{places}: move one of them with .to(device)")
         dtype = self.compute_dtype(checked[0])
-        return [x.to(dtype) for x in checked]
+        # both targets work on maps with their channels last
+        formats = {4: torch.channels_last}
+        return [
+            x.to(dtype, memory_format=formats.get(x.dim(), torch.preserve_format)) for x in checked
+        ]
 
     def _outputs(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         names = [*self.working(), *(self.HIDDEN if self.training else ())]
@@ -1515,8 +1691,7 @@ class Inception3a(Network):
         x = x.permute(0, 2, 3, 1).contiguous()
         with torch.cuda.device_of(x):
             if self.training or torch.is_grad_enabled():
-                seed = -1
-                outputs = Inception3aFunction.apply(seed, x.dtype, x, *p)
+                outputs = Inception3aFunction.apply(x.dtype, x, *p)
             else:
                 outputs = infer(x.dtype, x, *p)
         return (outputs[0].permute(0, 3, 1, 2),)

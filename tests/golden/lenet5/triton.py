@@ -27,12 +27,11 @@ def infer(
     stack2_0_fc_weight = stack2_0_fc_weight.to(dtype).contiguous()
     stack2_1_fc_weight = stack2_1_fc_weight.to(dtype).contiguous()
     fc_weight = fc_weight.to(dtype).contiguous()
-    seed = -1
     # lenet5.cnn:5 CONV(6, F=5, P=0) - RELU - POOL
     stack_0_pool = new((n, 14, 14, 6))
     conv_forward[(triton.cdiv(n * 784, 64),)](
         x_ptr=x, w_ptr=stack_0_conv_weight, bias_ptr=stack_0_conv_bias, y_ptr=stack_0_pool,
-        index_ptr=None, aux=(), seed=seed, rows=n * 784, H=32, W=32, C=1, K=6, P=28, Q=28, R=5, S=5,
+        index_ptr=None, aux=(), seed=0, rows=n * 784, H=32, W=32, C=1, K=6, P=28, Q=28, R=5, S=5,
         STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=2,
         POOL_W=2, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
         num_warps=4, num_stages=3,
@@ -41,7 +40,7 @@ def infer(
     stack_1_pool = new((n, 5, 5, 16))
     conv_forward[(triton.cdiv(n * 100, 64),)](
         x_ptr=stack_0_pool, w_ptr=stack_1_conv_weight, bias_ptr=stack_1_conv_bias,
-        y_ptr=stack_1_pool, index_ptr=None, aux=(), seed=seed, rows=n * 100, H=14, W=14, C=6, K=16,
+        y_ptr=stack_1_pool, index_ptr=None, aux=(), seed=0, rows=n * 100, H=14, W=14, C=6, K=16,
         P=10, Q=10, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1,
         GROUPS=1, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
         BLOCK_N=16, BLOCK_K=32, num_warps=4, num_stages=3,
@@ -58,7 +57,7 @@ def infer(
     stack2_0_relu = new((n, 120))
     matmul[(triton.cdiv(n, 64),)](
         a_ptr=stack2_0_fc_flatten, b_ptr=stack2_0_fc_weight, bias_ptr=stack2_0_fc_bias,
-        y_ptr=stack2_0_relu, row_sum_ptr=None, aux=(), seed=seed, rows=n, depth=400, COLUMNS=120,
+        y_ptr=stack2_0_relu, row_sum_ptr=None, aux=(), seed=0, rows=n, depth=400, COLUMNS=120,
         A_ROW=400, A_DEPTH=1, B_DEPTH=1, B_COLUMN=400, EPILOGUE=relu_epilogue, PRECISION="ieee",
         BLOCK_M=64, BLOCK_N=128, BLOCK_K=16, num_warps=4, num_stages=3,
     )
@@ -67,7 +66,7 @@ def infer(
     stack2_1_relu = new((n, 84))
     matmul[(triton.cdiv(n, 64) * 3,)](
         a_ptr=stack2_0_relu, b_ptr=stack2_1_fc_weight, bias_ptr=stack2_1_fc_bias,
-        y_ptr=stack2_1_relu, row_sum_ptr=None, aux=(), seed=seed, rows=n, depth=120, COLUMNS=84,
+        y_ptr=stack2_1_relu, row_sum_ptr=None, aux=(), seed=0, rows=n, depth=120, COLUMNS=84,
         A_ROW=120, A_DEPTH=1, B_DEPTH=1, B_COLUMN=120, EPILOGUE=relu_epilogue, PRECISION="ieee",
         BLOCK_M=64, BLOCK_N=32, BLOCK_K=32, num_warps=4, num_stages=3,
     )
@@ -76,7 +75,7 @@ def infer(
     fc = new((n, 10))
     matmul[(triton.cdiv(n, 64),)](
         a_ptr=stack2_1_relu, b_ptr=fc_weight, bias_ptr=fc_bias, y_ptr=fc, row_sum_ptr=None, aux=(),
-        seed=seed, rows=n, depth=84, COLUMNS=10, A_ROW=84, A_DEPTH=1, B_DEPTH=1, B_COLUMN=84,
+        seed=0, rows=n, depth=84, COLUMNS=10, A_ROW=84, A_DEPTH=1, B_DEPTH=1, B_COLUMN=84,
         EPILOGUE=keep, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32, num_warps=4,
         num_stages=3,
     )
@@ -88,7 +87,7 @@ class LeNet5Function(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, seed, dtype, x, stack_0_conv_weight, stack_0_conv_bias, stack_1_conv_weight,
+        ctx, dtype, x, stack_0_conv_weight, stack_0_conv_bias, stack_1_conv_weight,
         stack_1_conv_bias, stack2_0_fc_weight, stack2_0_fc_bias, stack2_1_fc_weight,
         stack2_1_fc_bias, fc_weight, fc_bias,
     ):
@@ -104,17 +103,17 @@ class LeNet5Function(torch.autograd.Function):
         stack_0_pool_index = new((n, 14, 14, 6), dtype=torch.int8)
         conv_forward[(triton.cdiv(n * 784, 64),)](
             x_ptr=x, w_ptr=stack_0_conv_weight, bias_ptr=stack_0_conv_bias, y_ptr=stack_0_pool,
-            index_ptr=stack_0_pool_index, aux=(), seed=seed, rows=n * 784, H=32, W=32, C=1, K=6,
-            P=28, Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-            DILATION_W=1, GROUPS=1, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue, PRECISION="ieee",
-            BLOCK_M=64, BLOCK_N=16, BLOCK_K=32, num_warps=4, num_stages=3,
+            index_ptr=stack_0_pool_index, aux=(), seed=0, rows=n * 784, H=32, W=32, C=1, K=6, P=28,
+            Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1,
+            GROUPS=1, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
+            BLOCK_N=16, BLOCK_K=32, num_warps=4, num_stages=3,
         )
         # lenet5.cnn:5 CONV(16, F=5, P=0) - RELU - POOL
         stack_1_pool = new((n, 5, 5, 16))
         stack_1_pool_index = new((n, 5, 5, 16), dtype=torch.int8)
         conv_forward[(triton.cdiv(n * 100, 64),)](
             x_ptr=stack_0_pool, w_ptr=stack_1_conv_weight, bias_ptr=stack_1_conv_bias,
-            y_ptr=stack_1_pool, index_ptr=stack_1_pool_index, aux=(), seed=seed, rows=n * 100, H=14,
+            y_ptr=stack_1_pool, index_ptr=stack_1_pool_index, aux=(), seed=0, rows=n * 100, H=14,
             W=14, C=6, K=16, P=10, Q=10, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
             DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue,
             PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32, num_warps=4, num_stages=3,
@@ -129,15 +128,15 @@ class LeNet5Function(torch.autograd.Function):
         stack2_0_relu = new((n, 120))
         matmul[(triton.cdiv(n, 64),)](
             a_ptr=stack2_0_fc_flatten, b_ptr=stack2_0_fc_weight, bias_ptr=stack2_0_fc_bias,
-            y_ptr=stack2_0_relu, row_sum_ptr=None, aux=(), seed=seed, rows=n, depth=400,
-            COLUMNS=120, A_ROW=400, A_DEPTH=1, B_DEPTH=1, B_COLUMN=400, EPILOGUE=relu_epilogue,
-            PRECISION="ieee", BLOCK_M=64, BLOCK_N=128, BLOCK_K=16, num_warps=4, num_stages=3,
+            y_ptr=stack2_0_relu, row_sum_ptr=None, aux=(), seed=0, rows=n, depth=400, COLUMNS=120,
+            A_ROW=400, A_DEPTH=1, B_DEPTH=1, B_COLUMN=400, EPILOGUE=relu_epilogue, PRECISION="ieee",
+            BLOCK_M=64, BLOCK_N=128, BLOCK_K=16, num_warps=4, num_stages=3,
         )
         # lenet5.cnn:6 FC(84) - RELU
         stack2_1_relu = new((n, 84))
         matmul[(triton.cdiv(n, 64) * 3,)](
             a_ptr=stack2_0_relu, b_ptr=stack2_1_fc_weight, bias_ptr=stack2_1_fc_bias,
-            y_ptr=stack2_1_relu, row_sum_ptr=None, aux=(), seed=seed, rows=n, depth=120, COLUMNS=84,
+            y_ptr=stack2_1_relu, row_sum_ptr=None, aux=(), seed=0, rows=n, depth=120, COLUMNS=84,
             A_ROW=120, A_DEPTH=1, B_DEPTH=1, B_COLUMN=120, EPILOGUE=relu_epilogue, PRECISION="ieee",
             BLOCK_M=64, BLOCK_N=32, BLOCK_K=32, num_warps=4, num_stages=3,
         )
@@ -145,7 +144,7 @@ class LeNet5Function(torch.autograd.Function):
         fc = new((n, 10))
         matmul[(triton.cdiv(n, 64),)](
             a_ptr=stack2_1_relu, b_ptr=fc_weight, bias_ptr=fc_bias, y_ptr=fc, row_sum_ptr=None,
-            aux=(), seed=seed, rows=n, depth=84, COLUMNS=10, A_ROW=84, A_DEPTH=1, B_DEPTH=1,
+            aux=(), seed=0, rows=n, depth=84, COLUMNS=10, A_ROW=84, A_DEPTH=1, B_DEPTH=1,
             B_COLUMN=84, EPILOGUE=keep, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
             num_warps=4, num_stages=3,
         )
@@ -154,13 +153,13 @@ class LeNet5Function(torch.autograd.Function):
             stack2_0_fc_flatten, stack2_0_relu, stack2_1_relu, stack_0_conv_weight,
             stack_1_conv_weight, stack2_0_fc_weight, stack2_1_fc_weight, fc_weight,
         )
-        ctx.n, ctx.seed = n, seed
+        ctx.n = n
         return (fc,)
 
     @staticmethod
     def backward(ctx, d_fc):
         refuse_double_backward()
-        n, seed = ctx.n, ctx.seed
+        n = ctx.n
         (
             x, stack_0_pool, stack_0_pool_index, stack_1_pool, stack_1_pool_index,
             stack2_0_fc_flatten, stack2_0_relu, stack2_1_relu, stack_0_conv_weight,
@@ -173,7 +172,7 @@ class LeNet5Function(torch.autograd.Function):
         d_fc_bias = new((10,), dtype=torch.float32)
         matmul[(triton.cdiv(10, 16) * 3,)](
             a_ptr=d_fc, b_ptr=stack2_1_relu, bias_ptr=None, y_ptr=d_fc_weight,
-            row_sum_ptr=d_fc_bias, aux=(), seed=seed, rows=10, depth=n, COLUMNS=84, A_ROW=1,
+            row_sum_ptr=d_fc_bias, aux=(), seed=0, rows=10, depth=n, COLUMNS=84, A_ROW=1,
             A_DEPTH=10, B_DEPTH=84, B_COLUMN=1, EPILOGUE=keep, PRECISION="ieee", BLOCK_M=16,
             BLOCK_N=32, BLOCK_K=64, num_warps=4, num_stages=3,
         )
@@ -181,7 +180,7 @@ class LeNet5Function(torch.autograd.Function):
         d_stack2_1_fc = new((n, 84))
         matmul[(triton.cdiv(n, 64) * 3,)](
             a_ptr=d_fc, b_ptr=fc_weight, bias_ptr=None, y_ptr=d_stack2_1_fc, row_sum_ptr=None,
-            aux=(stack2_1_relu,), seed=seed, rows=n, depth=10, COLUMNS=84, A_ROW=10, A_DEPTH=1,
+            aux=(stack2_1_relu,), seed=0, rows=n, depth=10, COLUMNS=84, A_ROW=10, A_DEPTH=1,
             B_DEPTH=84, B_COLUMN=1, EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=64,
             BLOCK_N=32, BLOCK_K=16, num_warps=4, num_stages=3,
         )
@@ -190,24 +189,24 @@ class LeNet5Function(torch.autograd.Function):
         d_stack2_1_fc_bias = new((84,), dtype=torch.float32)
         matmul[(triton.cdiv(84, 64),)](
             a_ptr=d_stack2_1_fc, b_ptr=stack2_0_relu, bias_ptr=None, y_ptr=d_stack2_1_fc_weight,
-            row_sum_ptr=d_stack2_1_fc_bias, aux=(), seed=seed, rows=84, depth=n, COLUMNS=120,
-            A_ROW=1, A_DEPTH=84, B_DEPTH=120, B_COLUMN=1, EPILOGUE=keep, PRECISION="ieee",
-            BLOCK_M=64, BLOCK_N=128, BLOCK_K=64, num_warps=4, num_stages=3,
+            row_sum_ptr=d_stack2_1_fc_bias, aux=(), seed=0, rows=84, depth=n, COLUMNS=120, A_ROW=1,
+            A_DEPTH=84, B_DEPTH=120, B_COLUMN=1, EPILOGUE=keep, PRECISION="ieee", BLOCK_M=64,
+            BLOCK_N=128, BLOCK_K=64, num_warps=4, num_stages=3,
         )
         # lenet5.cnn:6 fc_grad_input_relu_gradient of FC(84) - RELU
         d_stack2_0_fc = new((n, 120))
         matmul[(triton.cdiv(n, 64),)](
             a_ptr=d_stack2_1_fc, b_ptr=stack2_1_fc_weight, bias_ptr=None, y_ptr=d_stack2_0_fc,
-            row_sum_ptr=None, aux=(stack2_0_relu,), seed=seed, rows=n, depth=84, COLUMNS=120,
-            A_ROW=84, A_DEPTH=1, B_DEPTH=120, B_COLUMN=1, EPILOGUE=relu_gradient_epilogue,
-            PRECISION="ieee", BLOCK_M=64, BLOCK_N=128, BLOCK_K=32, num_warps=4, num_stages=3,
+            row_sum_ptr=None, aux=(stack2_0_relu,), seed=0, rows=n, depth=84, COLUMNS=120, A_ROW=84,
+            A_DEPTH=1, B_DEPTH=120, B_COLUMN=1, EPILOGUE=relu_gradient_epilogue, PRECISION="ieee",
+            BLOCK_M=64, BLOCK_N=128, BLOCK_K=32, num_warps=4, num_stages=3,
         )
         del d_stack2_1_fc
         # lenet5.cnn:6 fc_grad_input of FC(120)
         d_stack2_0_fc_flatten = new((n, 400))
         matmul[(triton.cdiv(n, 64) * 7,)](
             a_ptr=d_stack2_0_fc, b_ptr=stack2_0_fc_weight, bias_ptr=None,
-            y_ptr=d_stack2_0_fc_flatten, row_sum_ptr=None, aux=(), seed=seed, rows=n, depth=120,
+            y_ptr=d_stack2_0_fc_flatten, row_sum_ptr=None, aux=(), seed=0, rows=n, depth=120,
             COLUMNS=400, A_ROW=120, A_DEPTH=1, B_DEPTH=400, B_COLUMN=1, EPILOGUE=keep,
             PRECISION="ieee", BLOCK_M=64, BLOCK_N=64, BLOCK_K=32, num_warps=4, num_stages=3,
         )
@@ -216,7 +215,7 @@ class LeNet5Function(torch.autograd.Function):
         d_stack2_0_fc_bias = new((120,), dtype=torch.float32)
         matmul[(triton.cdiv(120, 64) * 7,)](
             a_ptr=d_stack2_0_fc, b_ptr=stack2_0_fc_flatten, bias_ptr=None,
-            y_ptr=d_stack2_0_fc_weight, row_sum_ptr=d_stack2_0_fc_bias, aux=(), seed=seed, rows=120,
+            y_ptr=d_stack2_0_fc_weight, row_sum_ptr=d_stack2_0_fc_bias, aux=(), seed=0, rows=120,
             depth=n, COLUMNS=400, A_ROW=1, A_DEPTH=120, B_DEPTH=400, B_COLUMN=1, EPILOGUE=keep,
             PRECISION="ieee", BLOCK_M=64, BLOCK_N=64, BLOCK_K=64, num_warps=4, num_stages=3,
         )
@@ -231,7 +230,7 @@ class LeNet5Function(torch.autograd.Function):
         # lenet5.cnn:5 relu_gradient of RELU
         d_stack_1_relu_pooled = new((n, 5, 5, 16))
         pointwise[(triton.cdiv(n * 400, 1024),)](
-            x_ptr=d_stack_1_pool, y_ptr=d_stack_1_relu_pooled, aux=(stack_1_pool,), seed=seed,
+            x_ptr=d_stack_1_pool, y_ptr=d_stack_1_relu_pooled, aux=(stack_1_pool,), seed=0,
             elements=n * 400, EPILOGUE=relu_gradient_epilogue, BLOCK=1024, num_warps=4,
             num_stages=2,
         )
@@ -240,8 +239,8 @@ class LeNet5Function(torch.autograd.Function):
         d_stack_1_conv = new((n, 10, 10, 16))
         max_pool_gradient[(triton.cdiv(n * 100, 64), 1)](
             dy_ptr=d_stack_1_relu_pooled, index_ptr=stack_1_pool_index, dx_ptr=d_stack_1_conv,
-            rows=n * 100, aux=(), seed=seed, EPILOGUE=keep, H=10, W=10, C=16, OH=5, OW=5, KH=2,
-            KW=2, SH=2, SW=2, PT=0, PL=0, ROWS=64, COLS=16, num_warps=4, num_stages=2,
+            rows=n * 100, aux=(), seed=0, EPILOGUE=keep, H=10, W=10, C=16, OH=5, OW=5, KH=2, KW=2,
+            SH=2, SW=2, PT=0, PL=0, ROWS=64, COLS=16, num_warps=4, num_stages=2,
         )
         del d_stack_1_relu_pooled
         # lenet5.cnn:5 conv_grad_weight of CONV(16, F=5, P=0)
@@ -264,7 +263,7 @@ class LeNet5Function(torch.autograd.Function):
         d_stack_0_relu_pooled = new((n, 14, 14, 6))
         conv_grad_input[(triton.cdiv(n * 196, 64), 1)](
             dy_ptr=d_stack_1_conv, w_ptr=stack_1_conv_weight, bias_ptr=None,
-            dx_ptr=d_stack_0_relu_pooled, aux=(stack_0_pool,), seed=seed, rows=n * 196, H=14, W=14,
+            dx_ptr=d_stack_0_relu_pooled, aux=(stack_0_pool,), seed=0, rows=n * 196, H=14, W=14,
             C=6, K=16, P=10, Q=10, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
             DILATION_W=1, GROUPS=1, PERIOD_H=1, PERIOD_W=1, EPILOGUE=relu_gradient_epilogue,
             PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=16, num_warps=4, num_stages=3,
@@ -274,8 +273,8 @@ class LeNet5Function(torch.autograd.Function):
         d_stack_0_conv = new((n, 28, 28, 6))
         max_pool_gradient[(triton.cdiv(n * 784, 128), 1)](
             dy_ptr=d_stack_0_relu_pooled, index_ptr=stack_0_pool_index, dx_ptr=d_stack_0_conv,
-            rows=n * 784, aux=(), seed=seed, EPILOGUE=keep, H=28, W=28, C=6, OH=14, OW=14, KH=2,
-            KW=2, SH=2, SW=2, PT=0, PL=0, ROWS=128, COLS=8, num_warps=4, num_stages=2,
+            rows=n * 784, aux=(), seed=0, EPILOGUE=keep, H=28, W=28, C=6, OH=14, OW=14, KH=2, KW=2,
+            SH=2, SW=2, PT=0, PL=0, ROWS=128, COLS=8, num_warps=4, num_stages=2,
         )
         del d_stack_0_relu_pooled
         # lenet5.cnn:5 conv_grad_weight of CONV(6, F=5, P=0)
@@ -295,18 +294,18 @@ class LeNet5Function(torch.autograd.Function):
         )
         del d_stack_0_conv_weight_partial
         d_x = None
-        if ctx.needs_input_grad[2]:
+        if ctx.needs_input_grad[1]:
             # lenet5.cnn:5 conv_grad_input of CONV(6, F=5, P=0)
             d_x = new((n, 32, 32, 1))
             conv_grad_input[(triton.cdiv(n * 1024, 64), 1)](
                 dy_ptr=d_stack_0_conv, w_ptr=stack_0_conv_weight, bias_ptr=None, dx_ptr=d_x, aux=(),
-                seed=seed, rows=n * 1024, H=32, W=32, C=1, K=6, P=28, Q=28, R=5, S=5, STRIDE_H=1,
+                seed=0, rows=n * 1024, H=32, W=32, C=1, K=6, P=28, Q=28, R=5, S=5, STRIDE_H=1,
                 STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1, PERIOD_H=1,
                 PERIOD_W=1, EPILOGUE=keep, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=16,
                 num_warps=4, num_stages=3,
             )
         return (
-            None, None, d_x, d_stack_0_conv_weight, d_stack_0_conv_bias, d_stack_1_conv_weight,
+            None, d_x, d_stack_0_conv_weight, d_stack_0_conv_bias, d_stack_1_conv_weight,
             d_stack_1_conv_bias, d_stack2_0_fc_weight, d_stack2_0_fc_bias, d_stack2_1_fc_weight,
             d_stack2_1_fc_bias, d_fc_weight, d_fc_bias,
         )
@@ -501,17 +500,27 @@ def conv_forward(
         bias = tl.load(bias_ptr + group * KG + column, mask=column_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]
     if TAPS == 1:  # the rows are the pixels in order: nothing of p and q is kept through the loop
-        corner = tile.to(tl.int64) * (BLOCK_M * K) + group * KG + pid % TILES_N * BLOCK_N
-        offsets = corner + (tl.arange(0, BLOCK_M)[:, None] * K + tl.arange(0, BLOCK_N)[None, :])
+        # a large tile with much beside it does not fit the registers: its left half goes first
+        HALVES: tl.constexpr = 2 if BLOCK_M * BLOCK_N == 128 * 128 and len(aux) > 4 else 1
+        WIDTH: tl.constexpr = BLOCK_N // HALVES
+        if HALVES == 1:
+            parts = (acc,)
+        else:
+            parts = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, WIDTH)), (0, 2, 1)))
+        for half in tl.static_range(HALVES):
+            inner = pid % TILES_N * BLOCK_N + half * WIDTH
+            corner = tile.to(tl.int64) * (BLOCK_M * K) + group * KG + inner
+            offsets = corner + (tl.arange(0, BLOCK_M)[:, None] * K + tl.arange(0, WIDTH)[None, :])
+            lane = inner + tl.arange(0, WIDTH)
+            mask = row_mask[:, None] & (lane < KG)[None, :]
+            y = EPILOGUE(parts[half], offsets, (group * KG + lane)[None, :], mask, aux, seed)
+            tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
     else:
         pixel = image * (P * Q) + p * Q + q
         offsets = pixel[:, None] * K + (group * KG + column)[None, :]
-    mask = row_mask[:, None] & column_mask[None, :]
-    acc = EPILOGUE(acc, offsets, (group * KG + column)[None, :], mask, aux, seed)
-    value = acc.to(y_ptr.dtype.element_ty)
-    if TAPS == 1:
-        tl.store(y_ptr + offsets, value, mask=mask)
-    else:
+        mask = row_mask[:, None] & column_mask[None, :]
+        acc = EPILOGUE(acc, offsets, (group * KG + column)[None, :], mask, aux, seed)
+        value = acc.to(y_ptr.dtype.element_ty)
         # rounded before they are compared, as a pooling of its own would see them
         if TAPS == 2:
             pairs = tl.permute(tl.reshape(value, (BLOCK_M // 2, 2, BLOCK_N)), (0, 2, 1))
@@ -1034,9 +1043,10 @@ def cross_entropy(
     loss = (1-e) v (-log p[t]) + e/C sum over c of w[c] (-log p[c]) with p = softmax(x[r]),
     dx[r,c] = ((1-e) v + e/C TOTAL) p[c] - (1-e) v [c = t] - e/C w[c]; if t = IGNORE both are 0.
 
-    x and dx are (rows, C), labels int64 (rows,) in 0 .. C-1 or IGNORE. w = class_weights, fp32
-    (C,), or 1 if None; TOTAL is their sum. sums and weights, fp32, one a program: its rows' losses
-    and their v, added up. A program works on COLS of the channels at a time.
+    x and dx are (rows, C), labels int64 (rows,) in 0 .. C-1 or IGNORE, of another the loss is NaN.
+    w = class_weights, fp32 (C,), or 1 if None; TOTAL is their sum. sums and weights, fp32, one a
+    program: its rows' losses and their v, added up. A program works on COLS of the channels at a
+    time.
     """
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     row = r[:, None]
@@ -1044,12 +1054,14 @@ def cross_entropy(
     counts = (r < rows) & (label != IGNORE)
     # whatever number says "ignored", nothing is read there
     label = tl.where(counts, label, 0)
+    known = (label >= 0) & (label < C)
     weight = tl.where(counts, 1.0, 0.0)
     spread = weight * SMOOTH
     if class_weights_ptr is not None:
-        weight = tl.load(class_weights_ptr + label, mask=counts, other=0.0).to(tl.float32)
+        weight = tl.load(class_weights_ptr + label, mask=counts & known, other=0.0).to(tl.float32)
     m, s = row_powers(x_ptr, row, rows, C, ROWS, COLS)
-    wanted = tl.load(x_ptr + r * C + label, mask=counts, other=0.0).to(tl.float32)
+    wanted = tl.load(x_ptr + r * C + label, mask=counts & known, other=0.0).to(tl.float32)
+    wanted = tl.where(known, wanted, float("nan"))
     pull = weight * (1.0 - SMOOTH)
     # the difference first: log(s) would be lost beside a large m
     loss = pull * ((m - wanted) + tl.log(s))
@@ -1125,6 +1137,140 @@ LabelSpec = tuple[str, tuple[int, ...], float | None, float | None]
 ParameterTable = dict[str, tuple[tuple[int, ...], str, tuple[float, ...]]]
 
 
+CapturedStep = namedtuple("CapturedStep", ["graph", "inputs", "loss", "keeps"])
+
+
+GRAPHS = 4
+
+
+WARM_UPS = 3
+
+
+def hooks(owner: nn.Module | torch.optim.Optimizer) -> bool:
+    """Whether calls of the user's would be left out of a replay."""
+    names = ["_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"]
+    names += ["_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"]
+    return any(getattr(owner, name, None) for name in names)
+
+
+class TrainingStep:
+    """One step of training on a batch, ``loss = step(x, y)``; see `Network.training_step`."""
+
+    def __init__(self, model: Any, optimizer: torch.optim.Optimizer) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            made = f"got {type(optimizer).__name__}"
+            raise ValueError(f"optimizer must be a torch.optim.Optimizer or one of ours, {made}")
+        if not model.LABELS:
+            raise ValueError("the network has no head, so it has no loss: end it with one")
+        stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not any(id(p) in stepped for p in model.parameters()):
+            raise ValueError(
+                "the optimizer holds no parameter of this network: make it of model.parameters()"
+            )
+        self.model, self.optimizer = model, optimizer
+        self.captured: dict[Any, CapturedStep] = {}
+        self.calls: dict[Any, int] = {}
+        self.state: object = None
+        self.stream: torch.cuda.Stream | None = None
+
+    def __call__(self, *tensors: Any) -> Tensor:
+        """The mean loss of a batch before the step on it, detached; nothing waits for the device.
+
+        tensors: the inputs and the labels, as the network's own call takes them. Gradients are
+        gone afterwards. Raises ValueError for what does not suit the network.
+        """
+        if not self.model.training:
+            raise ValueError("the network is in evaluation mode: call model.train() first")
+        if len(tensors) != len(self.model.INPUTS) + 1:
+            wanted = ", ".join(self.model.INPUTS)
+            raise ValueError(f"a step needs ({wanted}, labels), got {len(tensors)} arguments")
+        leaves, tree = torch.utils._pytree.tree_flatten(tensors)
+        leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        state = self._graph_state(leaves)
+        if state is None:
+            return self._step(leaves, tree)
+        if state != self.state:  # a graph would read what is no longer there
+            self.captured.clear()
+            self.calls.clear()
+            self.state = state
+        with torch.cuda.device(leaves[0].device):
+            key = (tree, *((leaf.shape, leaf.stride(), leaf.dtype) for leaf in leaves))
+            step = self.captured.get(key)
+            if step is None:
+                calls = self.calls.get(key, 0)
+                if calls < WARM_UPS or len(self.captured) == GRAPHS:
+                    loss = self._aside(leaves, tree)
+                    self.calls[key] = calls + 1
+                    return loss
+                step = self.captured[key] = self._capture(leaves, tree)
+            for static, leaf in zip(step.inputs, leaves, strict=True):
+                static.copy_(leaf, non_blocking=True)
+            self.optimizer.refresh()  # type: ignore[attr-defined]
+            step.graph.replay()
+            result: Tensor = step.loss.clone()  # the next replay overwrites it
+            return result
+
+    def _step(self, leaves: list[Any], tree: Any) -> Tensor:
+        self.model.zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            loss: Tensor = self.model(*torch.utils._pytree.tree_unflatten(leaves, tree))
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.model.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def _graph_state(self, leaves: list[Any]) -> object:
+        """All that a graph freezes, to be compared before every replay; None for no graph."""
+        ask = getattr(self.optimizer, "graph_state", None)
+        if ask is None or not self._on_cuda(leaves) or hooks(self.model) or hooks(self.optimizer):
+            return None
+        optimizer = ask()
+        if optimizer is None:
+            return None
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        asked = tuple(p.requires_grad for p in self.model.parameters())
+        places = tuple(tensor.data_ptr() for tensor in tensors)
+        return (self.model.compute_dtype(leaves[0]), self.model.layout, asked, places, optimizer)
+
+    def _on_cuda(self, leaves: list[Any]) -> bool:
+        device = next(self.model.parameters()).device
+        here = (isinstance(leaf, Tensor) and leaf.device == device for leaf in leaves)
+        return device.type == "cuda" and all(here)
+
+    def _aside(self, leaves: list[Any], tree: Any) -> Tensor:
+        """A step call by call, on the stream that graphs are captured on."""
+        if self.stream is None:
+            self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        here = torch.cuda.current_stream()
+        self.stream.wait_stream(here)
+        with torch.cuda.stream(self.stream):
+            loss = self._step(leaves, tree)
+        here.wait_stream(self.stream)
+        return loss
+
+    def _capture(self, leaves: list[Any], tree: Any) -> CapturedStep:
+        graph = torch.cuda.CUDAGraph()
+        # one after the other, graphs may share their memory
+        pool = next((step.graph.pool() for step in self.captured.values()), None)
+        inputs = [torch.empty_like(leaf).copy_(leaf) for leaf in leaves]
+        self.optimizer.refresh()  # type: ignore[attr-defined]
+        try:
+            # what the optimiser fills in behind the capture must outlast it: entered first
+            with (
+                self.optimizer.capture() as keeps,  # type: ignore[attr-defined]
+                torch.cuda.graph(graph, pool=pool, stream=self.stream),
+            ):
+                loss = self._step(inputs, tree)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise RuntimeError(
+                "the training step could not be captured in a CUDA graph; a loss of the network "
+                "kept from an earlier call of it may be why: delete it, or keep loss.detach()"
+            ) from error
+        return CapturedStep(graph, inputs, loss, keeps)
+
+
 def assign_labels(y: Any, heads: Mapping[str, LabelSpec], active: Sequence[str]) -> dict[str, Any]:
     """The labels of each active head by its name; ValueError if they do not fit the heads.
 
@@ -1179,8 +1325,9 @@ def check_classes(y: Tensor, of: str, classes: int, ignored: float | None) -> No
     """ValueError unless all of ``y`` lie in [0, classes) or are ``ignored``."""
     if y.numel() == 0:
         return
-    counted = y if ignored is None else torch.where(y == ignored, 0, y)
-    low, high = (int(v) for v in torch.aminmax(counted))
+    low, high = (int(v) for v in torch.aminmax(y))
+    if (low < 0 or high >= classes) and ignored is not None:
+        low, high = (int(v) for v in torch.aminmax(torch.where(y == ignored, 0, y)))
     if low < 0 or high >= classes:
         worst = low if low < 0 else high
         raise ValueError(
@@ -1217,12 +1364,19 @@ def check_labels(y: object, of: str, spec: LabelSpec, x: Tensor, layout: str) ->
         raise ValueError(f"labels{of} must have shape {size}, got {tuple(y.shape)}")
     if y.device != x.device:
         raise ValueError(f"labels{of} are on {y.device}, the input is on {x.device}")
-    if kind == "classes":
+    readable = not (y.is_cuda and torch.cuda.is_current_stream_capturing())
+    if kind == "classes" and readable:
         check_classes(y, of, int(first or 0), second)
+    if kind == "classes":
         return y
-    if kind == "pairs" and bool(((y != 0) & (y != 1)).any()):
+    if kind == "pairs" and readable and bool(((y != 0) & (y != 1)).any()):
         raise ValueError(f"labels{of} must be 1 for a similar pair and 0 for a different one")
-    if first is not None and second is not None and bool(((y < first) | (y > second)).any()):
+    if (
+        readable
+        and first is not None
+        and second is not None
+        and bool(((y < first) | (y > second)).any())
+    ):
         raise ValueError(f"labels{of} must lie in {first:g}..{second:g}")
     y = y.to(loss_dtype(x))
     return y.movedim(-1, 1) if layout == "NHWC" and len(shape) > 1 else y
@@ -1237,6 +1391,18 @@ def owner_of(root: nn.Module, path: str) -> tuple[nn.Module, str]:
             module.add_module(scope, nn.Module())
         module = module.get_submodule(scope)
     return module, name
+
+
+def parameters_of(module: nn.Module, scope: str = "") -> dict[str, nn.Parameter]:
+    """Parameters by path, shared ones under each of theirs.
+
+    What ``named_parameters`` gives, in less time: every call of a network needs it.
+    """
+    found = {scope + name: p for name, p in module._parameters.items() if p is not None}
+    for name, child in module._modules.items():
+        if child is not None:
+            found |= parameters_of(child, f"{scope}{name}.")
+    return found
 
 
 def started(shape: tuple[int, ...], initializer: str, arguments: tuple[float, ...]) -> Tensor:
@@ -1314,8 +1480,9 @@ class Network(nn.Module):
 
     def weights(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """Parameters and constants by path, in ``dtype``."""
-        learned = {path: self.get_parameter(path).to(dtype) for path in self.TABLE}
-        return learned | {path: self.get_buffer(path).to(dtype) for path in self.CONSTANTS}
+        learned = parameters_of(self)
+        weights = {path: learned[path].to(dtype) for path in self.TABLE}
+        return weights | {path: self.get_buffer(path).to(dtype) for path in self.CONSTANTS}
 
     def tensors(self) -> list[Tensor]:
         """All that the network owns: parameters, running statistics, constants."""
@@ -1354,11 +1521,21 @@ class Network(nn.Module):
             return self._result(self._outputs(inputs))
         labels = self._labels(tensors[count], inputs[0])
         outputs = self._outputs(inputs)
-        loss = self.losses(outputs, labels) + self.penalty()
+        loss = self.losses(outputs, labels)
+        if self.PENALTIES:
+            loss = loss + self.penalty()
         for name, (l1, l2) in self.HIDDEN.items() if self.training else ():
             y = outputs[name].float()
             loss = loss + (l1 * y.abs().sum() + l2 * y.square().sum()) / len(y)
         return loss
+
+    def training_step(self, optimizer: torch.optim.Optimizer) -> TrainingStep:
+        """``step`` such that ``loss = step(x, y)`` is forward, backward and ``optimizer``'s step.
+
+        On a CUDA device and with an optimiser of `convdsl.optim`, one CUDA graph. Raises ValueError
+        for a network without a head, or an optimiser that holds none of its parameters.
+        """
+        return TrainingStep(self, optimizer)
 
     def penalty(self) -> Tensor | float:
         """What the weights' regularisers add to the loss: sums of l1 * |w| + l2 * w^2."""
@@ -1408,12 +1585,16 @@ class Network(nn.Module):
                 f"{layer} needs more than one value per channel in training, so at least "
                 f"{smallest} samples, got {len(checked[0])}: give more, or call .eval() first"
             )
-        for parameter in self.parameters():
+        for parameter in parameters_of(self).values():
             if parameter.device != checked[0].device:
                 places = f"the input is on {checked[0].device}, the network on {parameter.device}"
                 raise ValueError(f"{places}: move one of them with .to(device)")
         dtype = self.compute_dtype(checked[0])
-        return [x.to(dtype) for x in checked]
+        # both targets work on maps with their channels last
+        formats = {4: torch.channels_last}
+        return [
+            x.to(dtype, memory_format=formats.get(x.dim(), torch.preserve_format)) for x in checked
+        ]
 
     def _outputs(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         names = [*self.working(), *(self.HIDDEN if self.training else ())]
@@ -1498,8 +1679,7 @@ class LeNet5(Network):
         x = x.permute(0, 2, 3, 1).contiguous()
         with torch.cuda.device_of(x):
             if self.training or torch.is_grad_enabled():
-                seed = -1
-                outputs = LeNet5Function.apply(seed, x.dtype, x, *p)
+                outputs = LeNet5Function.apply(x.dtype, x, *p)
             else:
                 outputs = infer(x.dtype, x, *p)
         return (outputs[0],)

@@ -1,0 +1,1 @@
+"""Training steps and inference on a CPU: ours against PyTorch eager and torch.compile."""

@@ -1,0 +1,1 @@
+"""Times on a CUDA device beside PyTorch: ceilings, convolutions, training steps, loss curves."""

@@ -1,0 +1,164 @@
+"""Launches of a training step -> the bytes each must move between its kernel and memory.
+
+A kernel reads every distinct element that it loads once, whatever the cache has to do for that, and
+writes every element that it stores once; a tensor that two kernels read counts twice. So this is
+the least that the launches as written can move, not what a device will be seen to move. What is
+loaded and stored follows from the kernels' text (`convdsl.codegen.pointers`), and how much of it
+from the tensors' types and `Launch.touched`. Weights of classes count whole, though only those of
+labels that occur are read, and so do operands of an epilogue whose map a pooling crops.
+
+Beside the kernels count what torch does with the weights: the copies the kernels read, and the
+optimiser, SGD with momentum by one kernel on float32 masters. Not counted: how the inputs come to
+lie in memory in the computing type and channels last, penalties of weights, and scalars.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+from convdsl.codegen.launches import EmittedLaunch, Part
+from convdsl.codegen.pointers import Accesses, accesses, functions_of
+from convdsl.codegen.triton_module import TritonText
+from convdsl.ir.graph import Graph, Value
+
+#: float32, what masters, gradients and momenta are
+MASTER_BYTES = 4
+#: the parts of a training step
+STEP = (Part.FORWARD, Part.LOSS, Part.BACKWARD)
+_SIZES = SimpleNamespace(cdiv=lambda a, b: -(-a // b))
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Bytes that one launch reads and writes.
+
+    part: forward, loss, backward or optimiser. kernel: the loop nest, or what torch does. of: the
+    place in the program and the layers.
+    """
+
+    part: str
+    kernel: str
+    of: str
+    read: int
+    written: int
+
+    @property
+    def total(self) -> int:
+        return self.read + self.written
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """All of a training step in order."""
+
+    batch: int
+    dtype: str
+    moves: tuple[Move, ...]
+
+    @property
+    def read(self) -> int:
+        return sum(move.read for move in self.moves)
+
+    @property
+    def written(self) -> int:
+        return sum(move.written for move in self.moves)
+
+    @property
+    def total(self) -> int:
+        return self.read + self.written
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Bytes by part, in order."""
+        sums: dict[str, int] = {}
+        for move in self.moves:
+            sums[move.part] = sums.get(move.part, 0) + move.total
+        return sums
+
+
+def traffic(graph: Graph, made: TritonText, batch: int, dtype: str, compute: int) -> Traffic:
+    """Of the step ``made`` of a fused training graph, for ``batch`` samples.
+
+    compute: bytes of an element of ``dtype``, the computing type.
+    """
+    moves = [*_copies(graph, dtype, compute), *launch_moves(graph, made, batch, compute)]
+    return Traffic(batch, dtype, (*moves, _optimizer(graph)))
+
+
+def launch_moves(
+    graph: Graph, made: TritonText, batch: int, compute: int, parts: Iterable[Part] = STEP
+) -> Iterator[Move]:
+    """What the launches of these parts move, part by part."""
+    functions = functions_of(made.text)
+    known: dict[tuple[str, str | None], Accesses] = {}
+    sizes = {
+        p.value: MASTER_BYTES if len(p.value.type.shape) <= 1 else compute for p in graph.parameters
+    }
+
+    def moved(launch: EmittedLaunch, names: Iterable[str]) -> int:
+        total = 0
+        for value in dict.fromkeys(_tensors(launch, names)):
+            if value in launch.touched:
+                count = eval(launch.touched[value], {"n": batch, "triton": _SIZES})
+            else:
+                count = value.type.elements * (batch if value.type.batched else 1)
+            total += count * sizes.get(value, value.type.dtype.bytes(compute))
+        return total
+
+    for part in parts:
+        for launch in made.launches:
+            if launch.part is not part:
+                continue
+            key = launch.nest, launch.epilogue
+            if key not in known:
+                holes = {"EPILOGUE": launch.epilogue} if launch.epilogue else {}
+                known[key] = accesses(functions, launch.nest, holes)
+            loads, stores = known[key].loads, known[key].stores
+            read, written = moved(launch, loads), moved(launch, stores)
+            yield Move(part.value, launch.nest, launch.comment, read, written)
+
+
+def _tensors(launch: EmittedLaunch, names: Iterable[str]) -> Iterator[Value]:
+    """The tensors behind names of parameters, ``aux[2]`` for one of a tuple; None is no tensor."""
+    for name in names:
+        parameter, _, place = name.rstrip("]").partition("[")
+        argument = launch.arguments[parameter]
+        if isinstance(argument, tuple):
+            yield argument[int(place)]
+        elif isinstance(argument, Value):
+            yield argument
+
+
+def _copies(graph: Graph, dtype: str, compute: int) -> Iterator[Move]:
+    """The weights as the kernels read them, which the forward pass makes by two torch operations.
+
+    A conversion keeps the order in memory, so that weights whose order changes are copied again.
+    """
+    used = {value for node in graph.all_nodes for value in node.operands}
+    read = written = 0
+    for parameter in graph.parameters:
+        kind = parameter.value.type
+        if parameter.value not in used or len(kind.shape) <= 1:
+            continue
+        size = MASTER_BYTES
+        if compute != size:
+            read, written = read + kind.elements * size, written + kind.elements * compute
+            size = compute
+        if _is_reordered(kind.shape, parameter.permute):
+            read, written = read + kind.elements * size, written + kind.elements * size
+    if read:
+        yield Move(
+            Part.FORWARD.value, "copy", f"weights in {dtype} as kernels read them", read, written
+        )
+
+
+def _is_reordered(shape: tuple[int, ...], order: tuple[int, ...] | None) -> bool:
+    """Elements change their places; axes of one element make no difference."""
+    axes = [axis for axis in order or () if shape[axis] > 1]
+    return axes != sorted(axes)
+
+
+def _optimizer(graph: Graph) -> Move:
+    """SGD with momentum: reads weight, gradient, momentum; writes weight and momentum."""
+    size = MASTER_BYTES * sum(p.value.type.elements for p in graph.learned)
+    return Move("optimiser", "sgd", "SGD with momentum in fp32", 3 * size, 2 * size)

@@ -1,0 +1,70 @@
+"""Watches Triton's interpreter: the bytes that every launch loads and stores.
+
+An element counts once for each launch that loads it, and once for each that stores it, whatever
+the number of programs that do; masked ones do not count. Needs TRITON_INTERPRET=1.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from triton.runtime import interpreter
+
+Addresses = dict[int, list[np.ndarray[Any, Any]]]  # by the size of the elements
+
+
+@dataclass
+class Touched:
+    """What one launch loads and stores."""
+
+    kernel: str
+    loads: Addresses = field(default_factory=dict)
+    stores: Addresses = field(default_factory=dict)
+
+    @property
+    def read(self) -> int:
+        return _bytes(self.loads)
+
+    @property
+    def written(self) -> int:
+        return _bytes(self.stores)
+
+
+def _bytes(addresses: Addresses) -> int:
+    return sum(size * len(np.unique(np.concatenate(a))) for size, a in addresses.items())
+
+
+def _note(addresses: Addresses, pointers: Any, mask: Any) -> None:
+    size = pointers.get_element_ty().primitive_bitwidth // 8
+    addresses.setdefault(size, []).append(np.unique(pointers.data[mask.data]))
+
+
+@contextmanager
+def watched() -> Iterator[list[Touched]]:
+    """The launches of the block, in order."""
+    seen: list[Touched] = []
+    builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
+    load, store = builder.create_masked_load, builder.create_masked_store
+    run = executor.__call__
+
+    # what is not masked comes here too, with a mask of ones
+    def masked_load(self: Any, pointers: Any, mask: Any, *others: Any) -> Any:
+        _note(seen[-1].loads, pointers, mask)
+        return load(self, pointers, mask, *others)
+
+    def masked_store(self: Any, pointers: Any, value: Any, mask: Any, *others: Any) -> Any:
+        _note(seen[-1].stores, pointers, mask)
+        return store(self, pointers, value, mask, *others)
+
+    def called(self: Any, *arguments: Any, **named: Any) -> Any:
+        seen.append(Touched(self.fn.__name__))
+        return run(self, *arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder, "create_masked_load", masked_load)
+        patch.setattr(builder, "create_masked_store", masked_store)
+        patch.setattr(executor, "__call__", called)
+        yield seen
