@@ -312,19 +312,6 @@ def test_tensors_on_another_device_are_refused(make: type) -> None:
         model(torch.zeros(1, 2, 8, 8, device="meta"))
 
 
-def test_plain_torch_gets_its_maps_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = torch_model(head_graph())
-    seen: list[Tensor] = []
-    outputs = type(model).outputs
-    monkeypatch.setattr(
-        type(model), "outputs", lambda self, x: (seen.append(x), outputs(self, x))[1]
-    )
-    x = torch.randn(3, 2, 8, 8)
-    model(x)
-    assert seen[0].is_contiguous(memory_format=torch.channels_last)
-    assert seen[0].equal(x)
-
-
 def test_double_backward_is_refused() -> None:
     model = triton_model(network(lambda m: m(Fc(2), m.inputs[0]), (3,)))
     x = torch.randn(2, 3, requires_grad=True)

@@ -470,11 +470,7 @@ class Network(nn.Module):
                 places = f"the input is on {checked[0].device}, the network on {parameter.device}"
                 raise ValueError(f"{places}: move one of them with .to(device)")
         dtype = self.compute_dtype(checked[0])
-        # both targets work on maps with their channels last
-        formats = {4: torch.channels_last}
-        return [
-            x.to(dtype, memory_format=formats.get(x.dim(), torch.preserve_format)) for x in checked
-        ]
+        return [x.to(dtype) for x in checked]
 
     def _outputs(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         names = [*self.working(), *(self.HIDDEN if self.training else ())]
