@@ -253,6 +253,9 @@ def check(net: Network, given: Numbers) -> None:
             (),
         ),
         ("input 3 net Dead = FC(3) as t - RELU - TANH - ID*2 - ADD{@t | @t}", ("drop_dead",)),
+        # running statistics that move, and nobody who reads what was normalised
+        ("input 3@4x4 net Dead = CONV(2) as t - BN - RELU - ADD{@t | @t}", ()),
+        ("input 3@4x4 net Dead = ID as t - BN - RELU - ADD{@t | @t}", ("drop_dead",)),
     ],
 )
 def test_corners_agree_with_the_oracle(text: str, without: tuple[str, ...]) -> None:

@@ -155,8 +155,8 @@ def merge_statistics(
 
     In training var is the mean of the squared deviations, and the running variance gets the one
     with n/(n-1); otherwise mean and rstd are those of the running statistics, which stay. All are
-    (C,); new_mean and new_var may be the running statistics themselves. Without rows nothing
-    moves.
+    (C,); new_mean and new_var may be the running statistics themselves, and the others None where
+    nobody reads them. Without rows nothing moves.
     """
     c = tl.program_id(0) * COLS + tl.arange(0, COLS)
     running_mean = tl.load(running_mean_ptr + c, mask=c < channels, other=0.0).to(tl.float32)
@@ -173,10 +173,13 @@ def merge_statistics(
     learning = (training != 0) & (rows > 0)
     var = m2 / tl.maximum(count, 1.0)
     unbiased = m2 / tl.maximum(count - 1.0, 1.0)
-    tl.store(mean_ptr + c, tl.where(learning, mean, running_mean), mask=c < channels)
     rstd = 1.0 / tl.sqrt_rn(tl.where(learning, var, running_var) + EPS)
-    tl.store(rstd_ptr + c, rstd, mask=c < channels)
-    tl.store(scale_ptr + c, rstd * weight, mask=c < channels)
+    if mean_ptr is not None:
+        tl.store(mean_ptr + c, tl.where(learning, mean, running_mean), mask=c < channels)
+    if rstd_ptr is not None:
+        tl.store(rstd_ptr + c, rstd, mask=c < channels)
+    if scale_ptr is not None:
+        tl.store(scale_ptr + c, rstd * weight, mask=c < channels)
     new_mean = tl.where(learning, running_mean + MOMENTUM * (mean - running_mean), running_mean)
     new_var = tl.where(learning, running_var + MOMENTUM * (unbiased - running_var), running_var)
     tl.store(new_mean_ptr + c, new_mean.to(new_mean_ptr.dtype.element_ty), mask=c < channels)
@@ -269,7 +272,7 @@ def finish_gradient(
         dx = weight * rstd * (dy - training * (db + x^ * dw) / rows)
            = scale * dy + slope * (x - mean) + offset,
 
-    all float32 (C,). When not training, mean and rstd are constants.
+    all float32 (C,), or None where nobody reads it. When not training, mean and rstd are constants.
     """
     c = tl.program_id(0) * COLS + tl.arange(0, COLS)
     place = tl.arange(0, SPLIT)[:, None] * (2 * channels) + c[None, :]
@@ -280,8 +283,13 @@ def finish_gradient(
     weight = tl.load(weight_ptr + c, mask=c < channels, other=0.0).to(tl.float32)
     scale = weight * rstd
     share = tl.where(training != 0, scale, 0.0) / tl.maximum(rows, 1)
-    tl.store(dw_ptr + c, dw, mask=c < channels)
-    tl.store(db_ptr + c, db, mask=c < channels)
-    tl.store(scale_ptr + c, scale, mask=c < channels)
-    tl.store(slope_ptr + c, -share * rstd * dw, mask=c < channels)
-    tl.store(offset_ptr + c, -share * db, mask=c < channels)
+    if dw_ptr is not None:
+        tl.store(dw_ptr + c, dw, mask=c < channels)
+    if db_ptr is not None:
+        tl.store(db_ptr + c, db, mask=c < channels)
+    if scale_ptr is not None:
+        tl.store(scale_ptr + c, scale, mask=c < channels)
+    if slope_ptr is not None:
+        tl.store(slope_ptr + c, -share * rstd * dw, mask=c < channels)
+    if offset_ptr is not None:
+        tl.store(offset_ptr + c, -share * db, mask=c < channels)
