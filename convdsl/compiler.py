@@ -31,6 +31,7 @@ from convdsl.passes.plan_memory import MemoryPlan, plan
 from convdsl.passes.pool_first import pool_first
 from convdsl.passes.recompute_masks import recompute_masks
 from convdsl.passes.split_layers import split_layers
+from convdsl.passes.step_at_once import AtOnce, step_at_once
 from convdsl.passes.use_running_statistics import use_running_statistics
 from convdsl.report.costs import Costs, measure
 from convdsl.report.document import report
@@ -77,6 +78,7 @@ OPTIONAL = frozenset(
         "drop_dead",
         "fuse_epilogues",
         "pool_first",
+        "step_at_once",
     }
 )
 STAGES = ("ast", "ir", "fused", "triton", "torch")
@@ -131,9 +133,14 @@ class Network:
         return run_passes(self.graph, INFERENCE_PIPELINE, self.without)
 
     @cached_property
+    def at_once(self) -> AtOnce | None:
+        """What a training step in a handful of launches is made of, if the network is for one."""
+        return None if "step_at_once" in self.without else step_at_once(self.fused)
+
+    @cached_property
     def triton(self) -> TritonText:
         """The generated Triton module and its launches."""
-        return emit_triton(self.fused, self.inference, self.source.name)
+        return emit_triton(self.fused, self.inference, self.source.name, self.at_once)
 
     @property
     def parameters_count(self) -> int:

@@ -1,0 +1,130 @@
+"""Nodes whose results belong to one sample each -> one kernel that takes samples through them all.
+
+Every program has ``each`` samples and does all of every launch for them, one after the other:
+
+    for tile in range(tl.cdiv(n * 784, 64)):
+        conv_forward_at(tile, x_ptr=x_ptr + first * 1024, ..., rows=n * 784, ...)
+    tl.debug_barrier()
+
+A launch for some samples is the launch for all of them with its pointers at the first of them, and
+``n`` is how many they are. Behind a barrier a program sees all that it has stored itself; none
+reads what another one stores. Random numbers follow the numbers of elements among all samples, as
+in the other kernels.
+"""
+
+import re
+from dataclasses import replace
+
+from convdsl.codegen.at_once import Call, OneKernel, in_triton
+from convdsl.codegen.at_place import places
+from convdsl.codegen.epilogue import Epilogue, epilogue
+from convdsl.codegen.launches import SEED, EmittedLaunch, Kernels
+from convdsl.codegen.writer import Writer
+from convdsl.ir.graph import Value
+from convdsl.ir.group import Group
+from convdsl.ir.launch import Launch, Size
+from convdsl.passes.step_at_once import PROGRAMS
+
+NAME = "samples_pass"
+#: samples of a program, and programs, as expressions of the batch size
+EACH = f"max(1, triton.cdiv(n, {PROGRAMS}))"
+COUNT = f"triton.cdiv(n, {EACH})"
+
+
+def stretches(batch: int) -> list[int]:
+    """How many samples each program has."""
+    each = max(1, -(-batch // PROGRAMS))
+    return [min(each, batch - first) for first in range(0, batch, each)]
+
+
+class SamplesPass(OneKernel):
+    """``fixed``: tensors that all programs read whole. ``shares``: those with a number a program."""
+
+    alone = True
+    numbers = ("samples", "each")
+
+    def __init__(
+        self, kernels: Kernels, names: dict[Value, str], needed: set[Value], fixed: set[Value]
+    ) -> None:
+        super().__init__(kernels, names, needed)
+        self.fixed = {*fixed, SEED}
+        self.shares: set[Value] = set()
+        self._elements = 0
+
+    def epilogue(self, group: Group) -> Epilogue | None:
+        """Its random numbers are those of elements ``seed[1]`` further on."""
+        self._elements = group.anchor.output.type.elements
+        made = epilogue(group)
+        return made and replace(made, body="\n".join(map(_moved, made.body.splitlines())))
+
+    def write(self, launch: Launch, emitted: EmittedLaunch, texts: list[str]) -> None:
+        self.calls.append(Call(launch, emitted, self._elements))
+
+    def pointer(self, value: Value) -> str:
+        start = super().pointer(value)
+        if value in self.fixed:
+            return start
+        if value in self.shares:
+            return f"{start} + program"
+        elements = value.type.elements
+        return f"{start} + first" if elements == 1 else f"{start} + first * {elements}"
+
+    def finish(self) -> EmittedLaunch:
+        """The kernel of all that came."""
+        out = Writer(1)
+        out.line("program = tl.program_id(0)")
+        out.line("first = program.to(tl.int64) * each")
+        out.line("n = tl.minimum(each, samples - program * each)")
+        comment = ""
+        seen = {self.names[value] for value in self.fixed if value in self.names}
+        stored: set[str] = set()  # since the last barrier
+        for call in self.calls:
+            used = {self.names[value] for value in call.tensors}
+            if used & stored:
+                out.line("tl.debug_barrier()")
+                seen |= stored
+                stored = set()
+            stored |= used - seen
+            if call.emitted.comment != comment:
+                comment = call.emitted.comment
+                out.comment(comment)
+            self._loop(out, call)
+        doc = [
+            '"""Every program takes ``each`` of the samples through the forward pass, the loss and',
+            "the gradients of all activations, as launches of these nests would do it for all.",
+            '"""',
+        ]
+        made = self.write_kernel(NAME, doc, self.calls, out)
+        numbers = {"samples": Size("n"), "each": Size(EACH)}
+        return replace(
+            made,
+            arguments={**made.arguments, **numbers},
+            comment="forward, loss and gradients of activations",
+        )
+
+    def _loop(self, out: Writer, call: Call) -> None:
+        """Calls at all places of the launch's grid."""
+        nest = call.launch.nest
+        at = {axis: "0" for axis in places(f"kernels.{nest.module}", nest.function)}
+        loops = []
+        for axis, count in enumerate(map(in_triton, call.launch.grid)):
+            if axis in at and count != "1":
+                at[axis] = f"tile_{axis}" if loops else "tile"
+                loops.append(f"for {at[axis]} in range({count}):")
+        self._nested(out, loops, call, list(at.values()))
+
+    def _nested(self, out: Writer, loops: list[str], call: Call, at: list[str]) -> None:
+        if not loops:
+            random = call.emitted.arguments.get("seed") is SEED
+            self.write_call(out, call, at, f"first * {call.elements}" if random else "")
+            return
+        out.line(loops[0])
+        with out.indent():
+            self._nested(out, loops[1:], call, at)
+
+
+def _moved(line: str) -> str:
+    """A line of an epilogue that draws random numbers, for pointers that begin elsewhere."""
+    if not re.search(r"\bseed\b", line):
+        return line
+    return re.sub(r"\boffsets\b", "offsets + seed[1]", re.sub(r"\bseed\b", "seed[0]", line))
