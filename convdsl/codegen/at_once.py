@@ -5,13 +5,13 @@ common: they collect the launches of nodes as `FunctionBody` makes them, and wri
 nests as functions (`at_place`) instead. Tensors are allocated outside.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from convdsl.codegen.at_place import at_place, name_at
 from convdsl.codegen.copy_source import definition
 from convdsl.codegen.epilogue import Epilogue
-from convdsl.codegen.launches import EmittedLaunch, FunctionBody, Kernels, Part, tidy
+from convdsl.codegen.launches import EmittedLaunch, FunctionBody, Kernels, tidy
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Argument, Launch, Schedule, Size
@@ -53,10 +53,12 @@ class OneKernel(FunctionBody):
         super().__init__(Writer(), kernels, names, needed)
         self.made: list[Value] = []
         self.calls: list[Call] = []
+        self.viewed: dict[Value, Value] = {}
 
     def node(self, node: Node) -> None:
         if node.op.is_view(node.inputs[0].type):
-            self.names[node.output] = self.names[node.inputs[0]]
+            viewed = node.inputs[0]
+            self.viewed[node.output] = self.viewed.get(viewed, viewed)
         else:
             super().node(node)
 
@@ -76,7 +78,7 @@ class OneKernel(FunctionBody):
         self.kernels.at_once.setdefault(name_at(function), at_place(module, function))
 
     def write(self, launch: Launch, emitted: EmittedLaunch, texts: list[str]) -> None:
-        self.calls.append(Call(launch, emitted))
+        self.calls.append(Call(launch, with_tensors(emitted, self.viewed)))
 
     def write_call(self, out: Writer, call: Call, places: list[str], moved: str = "") -> None:
         """``transpose_at(place, x_ptr=..., ...)``; moved: where the random numbers begin."""
@@ -112,7 +114,6 @@ class OneKernel(FunctionBody):
     ) -> EmittedLaunch:
         """The kernel ``name`` goes to the file; it is left to launch it with these arguments."""
         inner = tuple(call.emitted for call in calls)
-        # views share a name
         tensors = {f"{self.names[v]}_ptr": v for call in calls for v in call.tensors}
         out = Writer()
         options = ", ".join(f'"{number}"' for number in self.numbers)
@@ -133,6 +134,19 @@ class OneKernel(FunctionBody):
             {},
             inner,
         )
+
+
+def with_tensors(launch: EmittedLaunch, others: Mapping[Value, Value]) -> EmittedLaunch:
+    """The launch with ``others`` in place of tensors."""
+
+    def other(given: Given) -> Given:
+        if isinstance(given, tuple):
+            return tuple(others.get(value, value) for value in given)
+        return others.get(given, given) if isinstance(given, Value) else given
+
+    arguments = {name: other(given) for name, given in launch.arguments.items()}
+    touched = {others.get(value, value): count for value, count in launch.touched.items()}
+    return replace(launch, arguments=arguments, touched=touched)
 
 
 def in_triton(size: str) -> str:

@@ -15,7 +15,7 @@ in the other kernels.
 import re
 from dataclasses import replace
 
-from convdsl.codegen.at_once import Call, OneKernel, in_triton
+from convdsl.codegen.at_once import Call, OneKernel, in_triton, with_tensors
 from convdsl.codegen.at_place import places
 from convdsl.codegen.epilogue import Epilogue, epilogue
 from convdsl.codegen.launches import SEED, EmittedLaunch, Kernels
@@ -23,32 +23,28 @@ from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Value
 from convdsl.ir.group import Group
 from convdsl.ir.launch import Launch, Size
-from convdsl.passes.step_at_once import PROGRAMS
 
 NAME = "samples_pass"
-#: samples of a program, and programs, as expressions of the batch size
-EACH = f"max(1, triton.cdiv(n, {PROGRAMS}))"
-COUNT = f"triton.cdiv(n, {EACH})"
-
-
-def stretches(batch: int) -> list[int]:
-    """How many samples each program has."""
-    each = max(1, -(-batch // PROGRAMS))
-    return [min(each, batch - first) for first in range(0, batch, each)]
 
 
 class SamplesPass(OneKernel):
-    """``fixed``: tensors that all programs read whole. ``shares``: those with a number a program."""
+    """each: samples of a program, an expression of ``n``; fixed: what all programs read whole."""
 
     alone = True
     numbers = ("samples", "each")
 
     def __init__(
-        self, kernels: Kernels, names: dict[Value, str], needed: set[Value], fixed: set[Value]
+        self,
+        kernels: Kernels,
+        names: dict[Value, str],
+        needed: set[Value],
+        fixed: set[Value],
+        each: str,
     ) -> None:
         super().__init__(kernels, names, needed)
         self.fixed = {*fixed, SEED}
-        self.shares: set[Value] = set()
+        self.each = each
+        self.shares: set[Value] = set()  # with a number of each program
         self._elements = 0
 
     def epilogue(self, group: Group) -> Epilogue | None:
@@ -58,7 +54,7 @@ class SamplesPass(OneKernel):
         return made and replace(made, body="\n".join(map(_moved, made.body.splitlines())))
 
     def write(self, launch: Launch, emitted: EmittedLaunch, texts: list[str]) -> None:
-        self.calls.append(Call(launch, emitted, self._elements))
+        self.calls.append(Call(launch, with_tensors(emitted, self.viewed), self._elements))
 
     def pointer(self, value: Value) -> str:
         start = super().pointer(value)
@@ -95,7 +91,7 @@ class SamplesPass(OneKernel):
             '"""',
         ]
         made = self.write_kernel(NAME, doc, self.calls, out)
-        numbers = {"samples": Size("n"), "each": Size(EACH)}
+        numbers = {"samples": Size("n"), "each": Size(self.each)}
         return replace(
             made,
             arguments={**made.arguments, **numbers},
@@ -105,8 +101,8 @@ class SamplesPass(OneKernel):
     def _loop(self, out: Writer, call: Call) -> None:
         """Calls at all places of the launch's grid."""
         nest = call.launch.nest
-        at = {axis: "0" for axis in places(f"kernels.{nest.module}", nest.function)}
-        loops = []
+        at = dict.fromkeys(places(f"kernels.{nest.module}", nest.function), "0")
+        loops: list[str] = []
         for axis, count in enumerate(map(in_triton, call.launch.grid)):
             if axis in at and count != "1":
                 at[axis] = f"tile_{axis}" if loops else "tile"

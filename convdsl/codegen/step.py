@@ -13,7 +13,7 @@ from dataclasses import replace
 from convdsl.codegen.header import channels_last, class_name, storage_shape
 from convdsl.codegen.launches import SEED, EmittedLaunch, Kernels, Part, local_names, new_tensor
 from convdsl.codegen.losses import D_LOSS, LOSS, SCALE
-from convdsl.codegen.samples_pass import COUNT, EACH, SamplesPass
+from convdsl.codegen.samples_pass import SamplesPass
 from convdsl.codegen.weights_pass import WeightsPass
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Graph, Value
@@ -44,19 +44,20 @@ class Step:
         needed = {v for node in (*graph.nodes, *plan.samples, *plan.weights) for v in node.operands}
         needed |= {*self.gradients.values(), *graph.cotangents, LOSS, SCALE, self.labels}
         needed |= {self.output.value, *(p.value for p in self.output.constants)}
-        self.samples = SamplesPass(kernels, self.names, needed, parameters)
+        self.samples = SamplesPass(kernels, self.names, needed, parameters, plan.each)
         self.samples.nodes(graph.nodes, set())
-        mean = self._loss()
+        mean = self._loss(plan.count)
         self.samples.nodes(plan.samples, set())
         before = {*parameters, *graph.inputs, self.labels, D_LOSS, *self.samples.made}
         self.weights = WeightsPass(kernels, self.names, needed, before)
+        self.weights.viewed = self.samples.viewed
         self.weights.nodes(plan.weights, set())
         self.weights.allocate(LOSS)
         self.weights.allocate(SCALE)
         self.weights.launch(mean, f"{self.output.name}, {self.output.head.name}", None)
         self.weights.scale(self._final, SCALE, D_LOSS)
 
-    def _loss(self) -> Launch:
+    def _loss(self, programs: str) -> Launch:
         """The head's launch goes to the samples; that of the mean is given back.
 
         A program has several parts of the loss, for it has several rows: it adds them up.
@@ -74,17 +75,17 @@ class Step:
         for value in schedule.scratch:
             self.samples.allocate(value)
         self.samples.launch(each, comment, None)
-        given: dict[str, Argument] = {"parts": Size(COUNT)}
+        given: dict[str, Argument] = {"parts": Size(programs)}
         for name in ("sums_ptr", "weights_ptr"):
             parts = mean.arguments[name]
             if isinstance(parts, Value):
-                kind = TensorType((1,), DType.FLOAT32, batched=False)
+                kind = TensorType((1,), DType.FLOAT32)  # there are no more programs than samples
                 share = given[name] = Value(f"{parts.name}_added", kind)
                 self.samples.needed.add(share)
                 self.samples.allocate(share)
                 self.samples.shares.add(share)
                 self.samples.launch(_add_up(parts, share, each.grid[0]), comment, None)
-        touched = {v: COUNT for v in given.values() if isinstance(v, Value)}
+        touched = {v: programs for v in given.values() if isinstance(v, Value)}
         return replace(mean, arguments={**mean.arguments, **given}, touched=touched)
 
     def emit(self, out: Writer, begin: Callable[[], None]) -> None:
@@ -92,7 +93,7 @@ class Step:
         graph, names = self.graph, self.names
         samples = self.samples.finish()
         *waves, last = self.weights.finish()
-        later = {v for launch, _ in (*waves, last) for v in _tensors(launch)}
+        later = {names[v] for launch, _ in (*waves, last) for v in _tensors(launch)}
         kept = [v for v in _tensors(last[0]) if v not in {*self.gradients.values(), D_LOSS}]
         out.line(f"class {class_name(graph)}Step(torch.autograd.Function):")
         with out.indent():
@@ -103,11 +104,11 @@ class Step:
             out.call("def forward(", ["ctx", *arguments], "):")
             with out.indent():
                 begin()
-                out.line(f"each = {EACH}")
+                out.line(f"each = {self.samples.each}")
                 out.line("programs = triton.cdiv(n, each)")
                 self._allocate(out, self.samples.made)
                 self._launch(out, samples, "programs")
-                if dead := [names[v] for v in self.samples.made if v not in later]:
+                if dead := {names[v] for v in self.samples.made} - later:
                     out.delete(sorted(dead))
                 self._allocate(out, [v for v in self.weights.made if v not in self._final])
                 for launch, programs in waves:

@@ -14,7 +14,7 @@ where it adds up their partial sums or else by a launch more.
 import re
 from dataclasses import replace
 
-from convdsl.codegen.at_once import Call, OneKernel, in_triton
+from convdsl.codegen.at_once import Call, OneKernel, in_triton, with_tensors
 from convdsl.codegen.at_place import places
 from convdsl.codegen.launches import EmittedLaunch, Kernels
 from convdsl.codegen.losses import scaled_launch
@@ -48,7 +48,7 @@ class WeightsPass(OneKernel):
 
     def write(self, launch: Launch, emitted: EmittedLaunch, texts: list[str]) -> None:
         """Into the wave behind all that make what it reads."""
-        call = Call(launch, emitted)
+        call = Call(launch, with_tensors(emitted, self.viewed))
         self.calls.append(call)
         made = [v for v in call.tensors if v not in self.before]
         wave = 1 + max((self.wave_of.get(value, 0) for value in made), default=0)
@@ -72,7 +72,7 @@ class WeightsPass(OneKernel):
             self.made.append(raw)
             self.wave_of[raw] = self.wave_of.pop(value)
             for reader in (*others, maker):
-                reader.emitted = _reading(reader.emitted, value, raw)
+                reader.emitted = with_tensors(reader.emitted, {value: raw})
             self.launch(scaled_launch(raw, scale, factor, value), maker.emitted.comment, None)
             last.append(self.calls[-1])
         end = max(self.waves)
@@ -124,7 +124,7 @@ def _at(call: Call, start: str) -> list[str]:
     nest, grid = call.launch.nest, [in_triton(size) for size in call.launch.grid]
     asked = places(f"kernels.{nest.module}", nest.function)
     rest = "place" if start == "0" else f"place - {in_triton(start)}"
-    at = {axis: "0" for axis in asked}
+    at = dict.fromkeys(asked, "0")
     wide = [axis for axis, size in enumerate(grid) if size != "1"]
     for axis in wide:
         if axis != wide[-1]:
@@ -145,17 +145,6 @@ def _sum(sizes: list[str]) -> str:
 def _counts_samples(call: Call) -> bool:
     sizes = [a.text for a in call.emitted.arguments.values() if isinstance(a, Size)]
     return any(_N.search(text) for text in (*sizes, *call.launch.grid))
-
-
-def _reading(emitted: EmittedLaunch, value: Value, other: Value) -> EmittedLaunch:
-    """The launch with ``other`` in place of ``value``."""
-    arguments = {
-        name: tuple(other if v == value else v for v in given)
-        if isinstance(given, tuple)
-        else (other if given == value else given)
-        for name, given in emitted.arguments.items()
-    }
-    return replace(emitted, arguments=arguments)
 
 
 class _Division:

@@ -81,8 +81,8 @@ class Tail:
     """What a fused group asks of its anchor beyond the epilogue's text.
 
     output: the value the anchor's kernel stores. pool: window of a max pooling done on the tile
-    before the store, with ``index`` receiving the winner's place (None: nobody needs it). alone: one
-    program does all of the launch by itself, for a few samples.
+    before the store, with ``index`` receiving the winner's place (None: nobody needs it). alone:
+    one program does all of the launch by itself, for a few samples.
     """
 
     output: Value

@@ -34,10 +34,24 @@ MOST_BYTES = 262_144
 
 @dataclass(frozen=True, slots=True)
 class AtOnce:
-    """The nodes of the backward part that gradients of parameters need, in order."""
+    """The nodes of the backward part that gradients of parameters need, in order.
+
+    programs: at most so many share the samples.
+    """
 
     samples: tuple[Node, ...]
     weights: tuple[Node, ...]
+    programs: int = PROGRAMS
+
+    @property
+    def each(self) -> str:
+        """Samples of a program, an expression of the batch size ``n``."""
+        return f"max(1, triton.cdiv(n, {self.programs}))"
+
+    @property
+    def count(self) -> str:
+        """How many programs there are, an expression of ``n``."""
+        return f"triton.cdiv(n, {self.each})"
 
 
 def step_at_once(graph: Graph) -> AtOnce | None:
