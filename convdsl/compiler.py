@@ -166,7 +166,7 @@ class Network:
         """Memory of a training step on the fused kernels; dtype: ``fp32``, ``bf16``, ``fp16``."""
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
-        return plan(self.fused, batch, COMPUTE_BYTES[_known(dtype)])
+        return plan(self.fused, batch, COMPUTE_BYTES[_known(dtype)], self.at_once)
 
     def traffic(self, batch: int, dtype: str = "fp32") -> Traffic:
         """Bytes that a training step on the fused kernels reads and writes, kernel by kernel.

@@ -41,9 +41,10 @@ PROGRAMS = {
     "without biases": "input 3@6x6\ndefault CONV(bias=false)\nnet N = CONV(4) - RELU - CONV(5, S=2)"
     " - GAP - FC(3, bias=false), SVM",
     "with branches": "input 3@8x8\nnet N = CONCAT{ CONV(4) - RELU"
-    " | POOL(3, S=1, P=1) - CONV(2, F=1) | ID } - ADD{ CONV(6) - SIGMOID | CONV(6, F=1) } - AVGPOOL - FC(4), SOFTMAX",
-    "depthwise, transposed, local": "input 2@6x6\nnet N = DWCONV(multiplier=2) - RELU - UPCONV(3)"
-    " - LOCAL(3, F=3) - PRELU - GMP - FC(3), SOFTMAX",
+    " | POOL(3, S=1, P=1) - CONV(2, F=1) | ID } - ADD{ CONV(6) - SIGMOID | CONV(6, F=1) }"
+    " - AVGPOOL - FC(4), SOFTMAX",
+    "depthwise, transposed, local": "input 2@3x3\nnet N = DWCONV(multiplier=2) - RELU"
+    " - LOCAL(2, F=2, P=0) - PRELU - UPCONV(3) - GMP - FC(3), SOFTMAX",
     "a map of labels": "input 2@5x6\nnet N = CONV(4) - RELU - CONV(3, F=1)"
     ", SOFTMAX(ignore_index=1)",
     "class weights": "input 6\nnet N = FC(8) - RELU"

@@ -137,10 +137,13 @@ def kernels(network: Network, dtype: str = "bf16") -> dict[Kernel, None]:
     """The distinct kernels of a network that computes in ``dtype`` (bf16, fp16 or fp32)."""
     text, launches = network.triton.text, network.triton.launches
     masters = {p.value for p in network.graph.parameters if len(p.value.type.shape) <= 1}
-    return dict.fromkeys(_kernel(launch, text, masters, dtype) for launch in launches)
+    name = network.graph.name
+    return dict.fromkeys(_kernel(launch, text, masters, dtype, name) for launch in launches)
 
 
-def _kernel(launch: EmittedLaunch, text: str, masters: set[Value], dtype: str) -> Kernel:
+def _kernel(
+    launch: EmittedLaunch, text: str, masters: set[Value], dtype: str, network: str
+) -> Kernel:
     nest = definitions(text)[launch.nest]
     arguments = []
     for name in nest.parameters:
@@ -162,7 +165,9 @@ def _kernel(launch: EmittedLaunch, text: str, masters: set[Value], dtype: str) -
     given = tuple(arguments)
     if "EPILOGUE" not in nest.parameters:
         source = cut_out(text, launch.nest)
-        return Kernel(source, launch.nest, given, None, launch.warps, launch.stages)
+        # kernels of several launches have next to nothing that is told them apart by
+        title = f"of {network}" if launch.inner else ""
+        return Kernel(source, launch.nest, given, None, launch.warps, launch.stages, title)
     filler = launch.epilogue or NO_EPILOGUE
     # networks number their epilogues: equal bodies shall be equal kernels
     source = cut_out(text, launch.nest, filler).replace(f"def {filler}(", "def epilogue(")

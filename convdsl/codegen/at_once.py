@@ -109,12 +109,17 @@ class OneKernel(FunctionBody):
         """A tensor as the kernel writes it."""
         return f"{self.names[value]}_ptr"
 
+    def memory(self, value: Value) -> Value:
+        """The tensor a value lies in, as the kernel is given it."""
+        return value
+
     def write_kernel(
         self, name: str, doc: list[str], calls: Iterable[Call], body: Writer
     ) -> EmittedLaunch:
         """The kernel ``name`` goes to the file; it is left to launch it with these arguments."""
         inner = tuple(call.emitted for call in calls)
-        tensors = {f"{self.names[v]}_ptr": v for call in calls for v in call.tensors}
+        given = [self.memory(value) for call in calls for value in call.tensors]
+        tensors = {f"{self.names[value]}_ptr": value for value in given}
         out = Writer()
         options = ", ".join(f'"{number}"' for number in self.numbers)
         out.line(f"@triton.jit(do_not_specialize=[{options}])")

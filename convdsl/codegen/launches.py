@@ -22,7 +22,8 @@ from convdsl.ir.types import DType, TensorType
 RESERVED = frozenset(
     """n p ctx seed training dtype new infer outputs self keep labels len
     torch triton tl nn Tensor Any ClassVar Sequence Network check_device new_seed
-    inputs each programs loss scale d_loss""".split()  # noqa: SIM905
+    inputs each programs loss scale d_loss kept kept_int8 kept_int32 kept_int64
+    kept_float32""".split()  # noqa: SIM905
 )
 
 #: ends of the names of generated classes

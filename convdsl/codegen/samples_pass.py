@@ -7,9 +7,9 @@ Every program has ``each`` samples and does all of every launch for them, one af
     tl.debug_barrier()
 
 A launch for some samples is the launch for all of them with its pointers at the first of them, and
-``n`` is how many they are. Behind a barrier a program sees all that it has stored itself; none
-reads what another one stores. Random numbers follow the numbers of elements among all samples, as
-in the other kernels.
+``n`` is how many they are. All that the program makes lies in one tensor, value behind value.
+Behind a barrier a program sees all that it has stored itself; none reads what another one stores.
+Random numbers follow the numbers of elements among all samples, as in the other kernels.
 """
 
 import re
@@ -23,8 +23,13 @@ from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Value
 from convdsl.ir.group import Group
 from convdsl.ir.launch import Launch, Size
+from convdsl.ir.types import DType, TensorType
 
 NAME = "samples_pass"
+#: elements; values begin where wide loads may
+ALIGNMENT = 16
+#: four warps are one warp group of 64 rows, and tiles for few samples have no more
+WARPS = 4
 
 
 class SamplesPass(OneKernel):
@@ -44,8 +49,29 @@ class SamplesPass(OneKernel):
         super().__init__(kernels, names, needed)
         self.fixed = {*fixed, SEED}
         self.each = each
-        self.shares: set[Value] = set()  # with a number of each program
+        self.shares: list[Value] = []  # with a number of each program
+        self.memories: dict[DType, Value] = {}
+        self.starts: dict[Value, int] = {}
         self._elements = 0
+
+    def lay_out(self) -> None:
+        """All that is made in one tensor for each kind of number, one value behind the other.
+
+        A pointer to each would take more registers than some targets have.
+        """
+        sizes: dict[DType, int] = {}
+        for value in self.made:
+            if value not in self.shares:
+                kind = value.type.dtype
+                self.starts[value] = start = sizes.get(kind, 0)
+                sizes[kind] = start + -(-value.type.elements // ALIGNMENT) * ALIGNMENT
+        for kind, size in sizes.items():
+            name = "kept" if kind is DType.COMPUTE else f"kept_{kind.value}"
+            self.memories[kind] = Value(name, TensorType((size,), kind))
+            self.names[self.memories[kind]] = name
+
+    def memory(self, value: Value) -> Value:
+        return self.memories[value.type.dtype] if value in self.starts else value
 
     def epilogue(self, group: Group) -> Epilogue | None:
         """Its random numbers are those of elements ``seed[1]`` further on."""
@@ -57,13 +83,15 @@ class SamplesPass(OneKernel):
         self.calls.append(Call(launch, with_tensors(emitted, self.viewed), self._elements))
 
     def pointer(self, value: Value) -> str:
-        start = super().pointer(value)
+        start = super().pointer(self.memory(value))
         if value in self.fixed:
             return start
         if value in self.shares:
             return f"{start} + program"
         elements = value.type.elements
-        return f"{start} + first" if elements == 1 else f"{start} + first * {elements}"
+        place = "first" if elements == 1 else f"first * {elements}"
+        before = self.starts.get(value, 0)
+        return f"{start} + (total * {before} + {place})" if before else f"{start} + {place}"
 
     def finish(self) -> EmittedLaunch:
         """The kernel of all that came."""
@@ -71,6 +99,7 @@ class SamplesPass(OneKernel):
         out.line("program = tl.program_id(0)")
         out.line("first = program.to(tl.int64) * each")
         out.line("n = tl.minimum(each, samples - program * each)")
+        out.line("total = samples.to(tl.int64)")
         comment = ""
         seen = {self.names[value] for value in self.fixed if value in self.names}
         stored: set[str] = set()  # since the last barrier
@@ -95,6 +124,7 @@ class SamplesPass(OneKernel):
         return replace(
             made,
             arguments={**made.arguments, **numbers},
+            warps=WARPS,
             comment="forward, loss and gradients of activations",
         )
 

@@ -83,7 +83,7 @@ class Step:
                 share = given[name] = Value(f"{parts.name}_added", kind)
                 self.samples.needed.add(share)
                 self.samples.allocate(share)
-                self.samples.shares.add(share)
+                self.samples.shares.append(share)
                 self.samples.launch(_add_up(parts, share, each.grid[0]), comment, None)
         touched = {v: programs for v in given.values() if isinstance(v, Value)}
         return replace(mean, arguments={**mean.arguments, **given}, touched=touched)
@@ -91,6 +91,7 @@ class Step:
     def emit(self, out: Writer, begin: Callable[[], None]) -> None:
         """The Function. ``begin`` writes the first lines of its forward part."""
         graph, names = self.graph, self.names
+        self.samples.lay_out()
         samples = self.samples.finish()
         *waves, last = self.weights.finish()
         later = {names[v] for launch, _ in (*waves, last) for v in _tensors(launch)}
@@ -106,10 +107,12 @@ class Step:
                 begin()
                 out.line(f"each = {self.samples.each}")
                 out.line("programs = triton.cdiv(n, each)")
-                self._allocate(out, self.samples.made)
+                self._allocate(out, [*self.samples.memories.values(), *self.samples.shares])
                 self._launch(out, samples, "programs")
-                if dead := {names[v] for v in self.samples.made} - later:
-                    out.delete(sorted(dead))
+                for value, start in self.samples.starts.items():
+                    if names[value] in later:
+                        memory = names[self.samples.memory(value)]
+                        out.line(f"{names[value]} = {memory}[n * {start} :]")
                 self._allocate(out, [v for v in self.weights.made if v not in self._final])
                 for launch, programs in waves:
                     self._launch(out, launch, programs)
@@ -181,7 +184,11 @@ class Step:
 
     def _allocate(self, out: Writer, values: Sequence[Value]) -> None:
         for value in values:
-            shape = "(programs,)" if value in self.samples.shares else storage_shape(value.type)
+            shape = storage_shape(value.type)
+            if value in self.samples.shares:
+                shape = "(programs,)"
+            elif value in self.samples.memories.values():  # one value behind the other
+                shape = f"(n * {value.type.elements},)"
             out.assign(self.names[value], new_tensor(value.type, shape))
 
     def _launch(self, out: Writer, launch: EmittedLaunch, programs: str) -> None:

@@ -42,7 +42,8 @@ class ConvGradInput(Op):
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         dy, weight = node.operands
-        return Schedule((launches.grad_input(self.geometry, dy, weight, None, tail.output),))
+        made = launches.grad_input(self.geometry, dy, weight, None, tail.output, tail.alone)
+        return Schedule((made,))
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ PROGRAMS = 264
 #: every program reads all weights, forward and backward: of 64k in fp32 264 programs read 132 MB
 #: from the L2 cache, in about the time that twenty kernels take to start
 MOST_WEIGHTS = 65_536
+#: of parameters: with pointers to many more, as of the 36 of LeNet-1, registers spill
+MOST_TENSORS = 24
 #: per sample: a program does these by itself, three times over, while a device's other kernels
 #: would share them; at 64 a cycle 2 M take about 60 us, as long as starting those kernels takes
 MOST_MACS = 2_000_000
@@ -83,7 +85,8 @@ def _is_small(graph: Graph, nodes: tuple[Node, ...]) -> bool:
     macs = sum(m.op.macs(*_types(m)) for m in layers if isinstance(m.op, Layer))
     weights = sum(p.value.type.elements for p in graph.learned)
     made = sum(v.type.elements * v.type.dtype.bytes(4) for node in nodes for v in node.outputs)
-    return macs <= MOST_MACS and weights <= MOST_WEIGHTS and made <= MOST_BYTES
+    few = len(graph.parameters) <= MOST_TENSORS
+    return few and macs <= MOST_MACS and weights <= MOST_WEIGHTS and made <= MOST_BYTES
 
 
 def _types(node: Node) -> tuple[TensorType, ...]:
