@@ -33,6 +33,7 @@ from convdsl.passes.plan_memory import MemoryPlan, plan
 from convdsl.passes.pool_first import pool_first
 from convdsl.passes.recompute_masks import recompute_masks
 from convdsl.passes.split_layers import split_layers
+from convdsl.passes.step_at_once import AtOnce, step_at_once
 from convdsl.passes.use_running_statistics import use_running_statistics
 from convdsl.report.costs import Costs, measure
 from convdsl.report.document import report
@@ -83,6 +84,7 @@ OPTIONAL = frozenset(
         "fuse_epilogues",
         "fuse_prologues",
         "pool_first",
+        "step_at_once",
     }
 )
 STAGES = ("ast", "ir", "fused", "triton", "torch")
@@ -146,9 +148,14 @@ class Network:
         return run_passes(self.graph, INFERENCE_PIPELINE, self.without)
 
     @cached_property
+    def at_once(self) -> AtOnce | None:
+        """What a training step in a handful of launches is made of, if the network is for one."""
+        return None if "step_at_once" in self.without else step_at_once(self.fused)
+
+    @cached_property
     def triton(self) -> TritonText:
         """The generated Triton module and its launches."""
-        return emit_triton(self.fused, self.inference, self.source.name)
+        return emit_triton(self.fused, self.inference, self.source.name, self.at_once)
 
     @property
     def parameters_count(self) -> int:
@@ -174,7 +181,7 @@ class Network:
         """Memory of a training step on the fused kernels; dtype: ``fp32``, ``bf16``, ``fp16``."""
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
-        return plan(self.fused, batch, COMPUTE_BYTES[_known(dtype)])
+        return plan(self.fused, batch, COMPUTE_BYTES[_known(dtype)], self.at_once)
 
     def traffic(self, batch: int, dtype: str = "fp32") -> Traffic:
         """Bytes that a training step on the fused kernels reads and writes, kernel by kernel.

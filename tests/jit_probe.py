@@ -55,6 +55,7 @@ def main(path: str) -> None:
     x = torch.randn(4, *shape, requires_grad=True)
     y = torch.zeros(4, dtype=torch.int64)
     model(x, y).backward()
+    model(x.detach(), y).backward()  # at once, if the network is for that
     model.predict(x)
     print(json.dumps(dict(sorted(launches.items()))))
 

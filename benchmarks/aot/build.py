@@ -60,10 +60,10 @@ TARGETS = {
 class Facts:
     """Of one compiled kernel.
 
-    registers: per thread (on AMD, vector registers). spills: bytes of stack per thread on NVIDIA,
-    where nothing but spilled registers lies on it; spilled registers on AMD. shared: bytes per
-    program. The others count matrix-product instructions in the text: wgmma of sm_90, mma_sync of
-    sm_80, tcgen05 of sm_100, mfma of AMD.
+    registers: per thread (on AMD, vector registers). spills: bytes of stack per thread, where
+    nothing but spilled registers lies on it; scalar registers of AMD that find room in lanes of
+    vector registers go to no memory. shared: bytes per program. The others count matrix-product
+    instructions in the text: wgmma of sm_90, mma_sync of sm_80, tcgen05 of sm_100, mfma of AMD.
     """
 
     registers: int
@@ -215,8 +215,7 @@ def _nvidia_facts(ptx: str, cubin: Path, shared: int) -> Facts:
 def _amd_facts(assembly: str, shared: int) -> Facts:
     return Facts(
         registers=_number(r"\.vgpr_count:\s*(\d+)", assembly),
-        spills=_number(r"\.vgpr_spill_count:\s*(\d+)", assembly)
-        + _number(r"\.sgpr_spill_count:\s*(\d+)", assembly),
+        spills=_number(r"\.private_segment_fixed_size:\s*(\d+)", assembly),
         shared=shared,
         mfma=len(re.findall(r"\bv_mfma", assembly)),
     )

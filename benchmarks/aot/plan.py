@@ -139,10 +139,13 @@ def kernels(network: Network, dtype: str = "bf16") -> dict[Kernel, None]:
     """The distinct kernels of a network that computes in ``dtype`` (bf16, fp16 or fp32)."""
     text, launches = network.triton.text, network.triton.launches
     masters = {p.value for p in network.graph.parameters if len(p.value.type.shape) <= 1}
-    return dict.fromkeys(_kernel(launch, text, masters, dtype) for launch in launches)
+    name = network.graph.name
+    return dict.fromkeys(_kernel(launch, text, masters, dtype, name) for launch in launches)
 
 
-def _kernel(launch: EmittedLaunch, text: str, masters: set[Value], dtype: str) -> Kernel:
+def _kernel(
+    launch: EmittedLaunch, text: str, masters: set[Value], dtype: str, network: str
+) -> Kernel:
     nest = definitions(text)[launch.nest]
     arguments = []
     for name in nest.parameters:
@@ -173,7 +176,8 @@ def _kernel(launch: EmittedLaunch, text: str, masters: set[Value], dtype: str) -
     titles = (re.sub(r"_(pro|epi)logue.*", "", function) for function in launch.holes.values())
     prologues = tuple((hole, names[launch.prologues[hole]]) for hole in launch.prologues)
     epilogue = names.get(fillers.get("EPILOGUE", ""))
-    title = " ".join(titles)
+    # kernels of several launches have next to nothing that is told them apart by
+    title = f"of {network}" if launch.inner else " ".join(titles)
     return Kernel(
         source, launch.nest, given, epilogue, launch.warps, launch.stages, title, prologues
     )

@@ -140,8 +140,7 @@ def violations(plan: Planned, target: Target, facts: Facts) -> list[str]:
     is wide and in 16 bits, multiply by other instructions than the target's own."""
     found = []
     if facts.spills:
-        unit = "bytes" if target.backend == "cuda" else "registers"
-        found.append(f"spills {facts.spills} {unit}")
+        found.append(f"spills {facts.spills} bytes")
     if facts.shared > target.shared_limit:
         found.append(f"takes {facts.shared} of {target.shared_limit} bytes of shared memory")
     if _is_wide_product(plan.kernel):

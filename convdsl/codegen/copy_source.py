@@ -84,15 +84,19 @@ class Copier:
         source = read_module(module)
         if name in self._texts:
             return
-        found = source.definitions[name]
         self._texts[name] = ""  # breaks cycles; overwritten below
-        for used in sorted(found.uses):
+        self.add_used(module, name)
+        del self._texts[name]
+        self._texts[name] = source.definitions[name].text
+
+    def add_used(self, module: str, name: str) -> None:
+        """Copy everything of ours that ``convdsl.<module>.<name>`` uses, but not it."""
+        source = read_module(module)
+        for used in sorted(source.definitions[name].uses):
             if used in source.definitions:
                 self.add(module, used)
             elif used in source.imports:
                 self.add(source.imports[used], used)
-        del self._texts[name]
-        self._texts[name] = found.text
 
     def __contains__(self, name: str) -> bool:
         return name in self._texts

@@ -22,17 +22,23 @@ from convdsl.ir.types import DType, TensorType
 # names that generated functions use for themselves
 RESERVED = frozenset(
     """n p ctx seed training dtype new infer outputs self keep labels len
-    torch triton tl nn Tensor Any ClassVar Sequence Network check_device new_seed""".split()  # noqa: SIM905
+    torch triton tl nn Tensor Any ClassVar Sequence Network check_device new_seed
+    inputs each programs loss scale d_loss kept kept_int8 kept_int32 kept_int64
+    kept_float32""".split()  # noqa: SIM905
 )
+
+#: ends of the names of generated classes
+CLASSES = ("Function", "Loss", "Step")
 
 #: of a step's random numbers: on the device, so that a captured CUDA graph draws new ones
 SEED = Value("seed", TensorType((1,), DType.INT64, batched=False))
 
 
 class Part(Enum):
-    """When a launch runs. A training step is FORWARD, LOSS and BACKWARD, in this order."""
+    """When a launch runs. A training step is FORWARD, LOSS and BACKWARD, in this order, or STEP."""
 
     INFERENCE = "inference"
+    STEP = "step"  # forward, loss and backward at once, where `passes.step_at_once` says so
     FORWARD = "forward"
     LOSS = "loss"
     BACKWARD = "backward"
@@ -43,7 +49,8 @@ class Part(Enum):
 class EmittedLaunch:
     """One launch as written: arguments by name (``aux`` a tuple of values), EPILOGUE by name.
 
-    prologues: by the hole, ``X_PROLOGUE``. touched: as in `Launch`.
+    prologues: by the hole, ``X_PROLOGUE``. touched: as in `Launch`. inner: what a kernel of several
+    launches does, each launch as if it were one by itself; see `convdsl.codegen.at_once`.
     """
 
     part: Part
@@ -55,6 +62,7 @@ class EmittedLaunch:
     comment: str
     touched: Mapping[Value, str]
     prologues: Mapping[str, str] = field(default_factory=dict)
+    inner: tuple["EmittedLaunch", ...] = ()
 
     @property
     def holes(self) -> dict[str, str]:
@@ -69,6 +77,7 @@ class Kernels:
     copier: Copier = field(default_factory=Copier)
     epilogues: dict[str, str] = field(default_factory=dict)  # name -> body
     comments: dict[str, list[str]] = field(default_factory=dict)  # name -> places it came from
+    at_once: dict[str, str] = field(default_factory=dict)  # of a step at once: name -> function
     launches: list[EmittedLaunch] = field(default_factory=list)
     part: Part = Part.INFERENCE  # of the launches that are written next
 
@@ -107,7 +116,7 @@ def local_names(graph: Graph) -> dict[Value, str]:
     values += [v for node in graph.all_nodes for v in node.outputs]
     taken = {v.name for v in values}
     name = class_name(graph)
-    hidden = RESERVED | kernel_names() | {name, f"{name}Function", f"{name}Loss"}
+    hidden = RESERVED | kernel_names() | {name, *(f"{name}{part}" for part in CLASSES)}
     names: dict[Value, str] = {}
     for value in values:
         name = value.name
@@ -123,6 +132,9 @@ def local_names(graph: Graph) -> dict[Value, str]:
 
 class FunctionBody:
     """Writes the lines for a list of nodes into ``out``."""
+
+    #: one program does all of every launch
+    alone = False
 
     def __init__(
         self, out: Writer, kernels: Kernels, names: dict[Value, str], needed: set[Value]
@@ -170,15 +182,15 @@ class FunctionBody:
             if value not in in_place:
                 self.allocate(value)
         prologues = {chain[-1].output: prologue(chain) for chain in group.prologues}
-        schedule = group.schedule(node, Tail(group.result))
-        self.schedule(schedule, comment, epilogue(group), prologues)
+        schedule = group.schedule(node, Tail(group.result, alone=self.alone))
+        self.schedule(schedule, comment, self.epilogue(group), prologues)
+
+    def epilogue(self, group: Group) -> Epilogue | None:
+        return epilogue(group)
 
     def allocate(self, value: Value) -> None:
-        """``name = new((n, 28, 28, 6))``; the dtype only where it is not the computing one."""
-        kind = value.type
-        stored = {DType.BIT: "uint8"}.get(kind.dtype, kind.dtype.value)
-        dtype = "" if kind.dtype is DType.COMPUTE else f", dtype=torch.{stored}"
-        self.out.assign(self.names[value], f"new({storage_shape(kind)}{dtype})")
+        """``name = new((n, 28, 28, 6))``."""
+        self.out.assign(self.names[value], new_tensor(value.type, storage_shape(value.type)))
 
     def schedule(
         self,
@@ -202,11 +214,11 @@ class FunctionBody:
         launch: Launch,
         comment: str,
         made: Epilogue | None,
-        prologues: Mapping[Value, Epilogue],
+        prologues: Mapping[Value, Epilogue] = MappingProxyType({}),
     ) -> None:
         """One ``nest[grid](...)`` statement."""
         module, function = f"kernels.{launch.nest.module}", launch.nest.function
-        self.kernels.copier.add(module, function)
+        self.copy(module, function)
         has_hole = "EPILOGUE" in definition(module, function).arguments
         name: str | None = None
         aux: tuple[Value, ...] = ()
@@ -253,22 +265,29 @@ class FunctionBody:
                 record[parameter] = argument
                 text = self._text(argument)
             texts.append(f"{parameter}={text}")
+        emitted = EmittedLaunch(
+            self.kernels.part,
+            function,
+            record,
+            name,
+            launch.warps,
+            launch.stages,
+            comment,
+            launch.touched,
+            fillers,
+        )
+        self.write(launch, emitted, texts)
+
+    def copy(self, module: str, function: str) -> None:
+        """Bring a loop nest into the file."""
+        self.kernels.copier.add(module, function)
+
+    def write(self, launch: Launch, emitted: EmittedLaunch, texts: list[str]) -> None:
+        """The statement, with ``texts`` for arguments."""
         texts += [f"num_warps={launch.warps}", f"num_stages={launch.stages}"]
         grid = ", ".join(tidy(g) for g in launch.grid) + ("," if len(launch.grid) == 1 else "")
-        self.out.call(f"{function}[({grid})](", texts)
-        self.kernels.launches.append(
-            EmittedLaunch(
-                self.kernels.part,
-                function,
-                record,
-                name,
-                launch.warps,
-                launch.stages,
-                comment,
-                launch.touched,
-                fillers,
-            )
-        )
+        self.out.call(f"{emitted.nest}[({grid})](", texts)
+        self.kernels.launches.append(emitted)
 
     def _tuple(self, values: Sequence[Value]) -> str:
         inner = ", ".join(self.names[v] for v in values)
@@ -280,6 +299,13 @@ class FunctionBody:
         if isinstance(argument, Size):
             return tidy(argument.text)
         return f'"{argument}"' if isinstance(argument, str) else repr(argument)
+
+
+def new_tensor(kind: TensorType, shape: str) -> str:
+    """``new((n, 28, 28, 6))``; the dtype only where it is not the computing one."""
+    stored = {DType.BIT: "uint8"}.get(kind.dtype, kind.dtype.value)
+    dtype = "" if kind.dtype is DType.COMPUTE else f", dtype=torch.{stored}"
+    return f"new({shape}{dtype})"
 
 
 def tidy(expression: str) -> str:

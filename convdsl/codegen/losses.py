@@ -14,6 +14,8 @@ from convdsl.ir.types import DType, TensorType
 
 BLOCK = 1024
 _SCALAR = TensorType((), DType.FLOAT32, batched=False)
+#: the mean loss, what a head's gradient is to be multiplied by, and the gradient of the loss
+LOSS, SCALE, D_LOSS = (Value(name, _SCALAR) for name in ("loss", "scale", "d_loss"))
 
 
 def emit_losses(graph: Graph, out: Writer, kernels: Kernels) -> None:
@@ -44,8 +46,8 @@ def _function(graph: Graph, output: Output, out: Writer, kernels: Kernels) -> No
     values = LossValues(
         output=Value("x", kind),
         labels=Value("labels", labels.type),
-        loss=Value("loss", _SCALAR),
-        scale=Value("scale", _SCALAR),
+        loss=LOSS,
+        scale=SCALE,
         gradient=Value("dx", kind),
         constants=tuple(
             Value(name, p.value.type)
@@ -91,21 +93,26 @@ def _function(graph: Graph, output: Output, out: Writer, kernels: Kernels) -> No
 
 def _scale(values: LossValues, body: FunctionBody, comment: str) -> None:
     """``d_x = dx * scale * d_loss``."""
-    d_loss, result = Value("d_loss", _SCALAR), Value("d_x", values.output.type)
-    body.names |= {d_loss: d_loss.name, result: result.name}
-    body.needed |= {d_loss, result}
+    result = Value("d_x", values.output.type)
+    body.names |= {D_LOSS: D_LOSS.name, result: result.name}
+    body.needed |= {D_LOSS, result}
     body.allocate(result)
-    elements = f"n * {result.type.elements}"
-    launch = Launch(
+    launch = scaled_launch(values.gradient, values.scale, D_LOSS, result)
+    body.schedule(Schedule((launch,)), comment)
+
+
+def scaled_launch(x: Value, scale: Value, factor: Value, y: Value) -> Launch:
+    """``y = x * scale * factor``."""
+    elements = f"n * {y.type.elements}" if y.type.batched else f"{y.type.elements}"
+    return Launch(
         Nest("losses", "scaled"),
         {
-            "x_ptr": values.gradient,
-            "scale_ptr": values.scale,
-            "factor_ptr": d_loss,
-            "y_ptr": result,
+            "x_ptr": x,
+            "scale_ptr": scale,
+            "factor_ptr": factor,
+            "y_ptr": y,
             "elements": Size(elements),
             "BLOCK": BLOCK,
         },
         grid=(f"triton.cdiv({elements}, {BLOCK})",),
     )
-    body.schedule(Schedule((launch,)), comment)

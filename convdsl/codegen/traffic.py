@@ -12,18 +12,21 @@ optimiser, SGD with momentum by one kernel on float32 masters. Not counted: how 
 lie in memory in the computing type and channels last, penalties of weights, and scalars.
 """
 
-from collections.abc import Iterable, Iterator
+import ast
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+from convdsl.codegen.at_place import name_at
 from convdsl.codegen.launches import EmittedLaunch, Part
 from convdsl.codegen.pointers import Accesses, accesses, functions_of
 from convdsl.codegen.triton_module import TritonText
 from convdsl.ir.graph import Graph, Value
+from convdsl.ir.launch import Size
 
 #: float32, what masters, gradients and momenta are
 MASTER_BYTES = 4
-#: the parts of a training step
+#: the parts of a training step that is not `Part.STEP`
 STEP = (Part.FORWARD, Part.LOSS, Part.BACKWARD)
 _SIZES = SimpleNamespace(cdiv=lambda a, b: -(-a // b))
 
@@ -86,43 +89,94 @@ def traffic(graph: Graph, made: TritonText, batch: int, dtype: str, compute: int
 
 
 def launch_moves(
-    graph: Graph, made: TritonText, batch: int, compute: int, parts: Iterable[Part] = STEP
+    graph: Graph,
+    made: TritonText,
+    batch: int,
+    compute: int,
+    parts: Iterable[Part] | None = None,
 ) -> Iterator[Move]:
-    """What the launches of these parts move, part by part."""
-    functions = functions_of(made.text)
-    known: dict[tuple[str, tuple[tuple[str, str], ...]], Accesses] = {}
-    sizes = {
-        p.value: MASTER_BYTES if len(p.value.type.shape) <= 1 else compute for p in graph.parameters
-    }
-
-    def moved(launch: EmittedLaunch, names: Iterable[str]) -> int:
-        total = 0
-        for value in dict.fromkeys(_tensors(launch, names)):
-            if value in launch.touched:
-                count = eval(launch.touched[value], {"n": batch, "triton": _SIZES})
-            else:
-                count = value.type.elements * (batch if value.type.batched else 1)
-            size = value.type.dtype.bytes(count, compute)
-            total += count * sizes[value] if value in sizes else size
-        return total
-
+    """What the launches of these parts move, part by part; None: of a step as it runs."""
+    count = _Count(graph, functions_of(made.text), compute)
+    if parts is None:
+        at_once = any(launch.part is Part.STEP for launch in made.launches)
+        parts = (Part.STEP,) if at_once else STEP
     for part in parts:
         for launch in made.launches:
-            if launch.part is not part:
-                continue
-            key = launch.nest, tuple(launch.holes.items())
-            if key not in known:
-                known[key] = accesses(functions, launch.nest, launch.holes)
-            loads, stores = known[key].loads, known[key].stores
-            read, written = moved(launch, loads), moved(launch, stores)
-            yield Move(part.value, launch.nest, launch.comment, read, written)
+            if launch.part is part:
+                read, written = count(launch, batch)
+                yield Move(part.value, launch.nest, launch.comment, read, written)
+
+
+class _Count:
+    """The bytes that a launch reads and writes."""
+
+    def __init__(
+        self, graph: Graph, functions: Mapping[str, ast.FunctionDef], compute: int
+    ) -> None:
+        self.functions, self.compute = functions, compute
+        self.known: dict[tuple[str, tuple[tuple[str, str], ...]], Accesses] = {}
+        self.sizes = {
+            p.value: MASTER_BYTES if len(p.value.type.shape) <= 1 else compute
+            for p in graph.parameters
+        }
+
+    def __call__(self, launch: EmittedLaunch, batch: int) -> tuple[int, int]:
+        read: dict[Value, dict[str, int]] = {}
+        written: dict[Value, dict[str, int]] = {}
+        stretches = _stretches(launch, batch)
+        for inner in launch.inner or (launch,):
+            found = self._accesses(inner, name_at(inner.nest) if launch.inner else inner.nest)
+            for elements, names in ((read, found.loads), (written, found.stores)):
+                for value in dict.fromkeys(_tensors(inner, names)):
+                    by_node = elements.setdefault(value, {})
+                    count = self._elements(inner, value, batch, stretches)
+                    by_node[inner.comment] = by_node.get(inner.comment, 0) + count
+        return self._bytes(read, batch), self._bytes(written, batch)
+
+    def _accesses(self, launch: EmittedLaunch, function: str) -> Accesses:
+        key = function, tuple(launch.holes.items())
+        if key not in self.known:
+            self.known[key] = accesses(self.functions, function, launch.holes)
+        return self.known[key]
+
+    def _elements(
+        self, launch: EmittedLaunch, value: Value, batch: int, stretches: list[int]
+    ) -> int:
+        if value not in launch.touched:
+            return _whole(value, batch)
+        text = launch.touched[value]
+        return sum(_size(text, n) for n in stretches)
+
+    def _bytes(self, elements: Mapping[Value, Mapping[str, int]], batch: int) -> int:
+        """Launches of one node share a tensor out; what several nodes read is read once."""
+        total = 0
+        for value, by_node in elements.items():
+            count = min(max(by_node.values()), _whole(value, batch))
+            size = value.type.dtype.bytes(count, self.compute)
+            total += count * self.sizes[value] if value in self.sizes else size
+        return total
+
+
+def _stretches(launch: EmittedLaunch, batch: int) -> list[int]:
+    """How many samples each program has, where programs have samples of their own."""
+    given = launch.arguments.get("each")
+    each = _size(given.text, batch) if isinstance(given, Size) else batch
+    return [min(each, batch - first) for first in range(0, batch, each)]
+
+
+def _size(expression: str, samples: int) -> int:
+    return int(eval(expression, {"n": samples, "triton": _SIZES}))
+
+
+def _whole(value: Value, batch: int) -> int:
+    return value.type.elements * (batch if value.type.batched else 1)
 
 
 def _tensors(launch: EmittedLaunch, names: Iterable[str]) -> Iterator[Value]:
-    """The tensors behind names of parameters, ``aux[2]`` for one of a tuple; None is no tensor."""
+    """The tensors behind names of parameters, ``aux[2]`` for one of a tuple; others are none."""
     for name in names:
         parameter, _, place = name.rstrip("]").partition("[")
-        argument = launch.arguments[parameter]
+        argument = launch.arguments.get(parameter)  # the place of a program is no argument
         if isinstance(argument, tuple):
             yield argument[int(place)]
         elif isinstance(argument, Value):

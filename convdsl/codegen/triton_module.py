@@ -19,9 +19,11 @@ from convdsl.codegen.header import (
 from convdsl.codegen.heads import emit_heads, emit_results_type
 from convdsl.codegen.launches import EmittedLaunch, FunctionBody, Kernels, Part, local_names
 from convdsl.codegen.losses import emit_losses, loss_call
+from convdsl.codegen.step import Step
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Graph, Output, Parameter, Value
 from convdsl.ir.group import members
+from convdsl.passes.step_at_once import AtOnce
 
 IMPORTS = """\
 from collections import namedtuple
@@ -43,8 +45,10 @@ class TritonText:
     launches: tuple[EmittedLaunch, ...]
 
 
-def emit_triton(training: Graph, inference: Graph, source: str) -> TritonText:
-    """The whole file as text; deterministic to the byte."""
+def emit_triton(
+    training: Graph, inference: Graph, source: str, at_once: AtOnce | None = None
+) -> TritonText:
+    """The whole file as text; deterministic to the byte. at_once: see `passes.step_at_once`."""
     kernels = Kernels()
     support = Copier()
     support.add("runtime.support", "Network")
@@ -58,16 +62,26 @@ def emit_triton(training: Graph, inference: Graph, source: str) -> TritonText:
     functions.line()
     _function(training, functions, kernels)
     emit_losses(training, functions, kernels)
+    step = at_once and Step(training, at_once, kernels)
+    if step:
+        functions.line()
+        functions.line()
+        used = {v for node in training.all_nodes for v in node.operands}
+        begin = partial(_prologue, training, functions, step.names, used)
+        step.emit(functions, begin)
     module = Writer()
     emit_results_type(training, module)
     _module(training, module)
     with module.indent():
         emit_heads(training, module, partial(loss_call, training))
+        if step:
+            step.emit_call(module)
     kernels.copier.add("kernels.pointwise", "keep")
     sections = (
         ("the network, forward and backward", functions.text),
         ("epilogues: what is worked out while a tile is in registers", kernels.epilogue_text),
         ("loop nests, channels last", kernels.copier.text),
+        ("a training step in few launches", "\n\n\n".join(kernels.at_once.values())),
         ("what every generated network shares", support.text),
         ("the module", module.text),
     )
@@ -146,14 +160,9 @@ def _backward(
     out.line(f"new = {names[graph.cotangents[0]]}.new_empty")
     gradients = dict(graph.gradients)
     body = FunctionBody(out, kernels, names, needed)
-    parameters = {p.value for p in graph.parameters}
-    for_weights = {g for v, g in graph.gradients if v in parameters}
-    wanted = set(for_weights)
-    for node in reversed(graph.backward):
-        if any(v in wanted for v in node.outputs):
-            wanted.update(node.inputs)
-    always = [n for n in graph.backward if any(v in wanted for v in n.outputs)]
-    optional = [n for n in graph.backward if not any(v in wanted for v in n.outputs)]
+    always = graph.toward_parameters
+    taken = {id(node) for node in always}
+    optional = [node for node in graph.backward if id(node) not in taken]
     late = {v for node in optional for v in node.inputs}
     body.nodes(always, graph.results() | late)
     if optional:

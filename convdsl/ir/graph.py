@@ -162,6 +162,19 @@ class Graph:
         made = (*self.inputs, *(value for node in self.nodes for value in node.outputs))
         return tuple(value for value in made if value in needed)
 
+    @property
+    def toward_parameters(self) -> tuple[Node, ...]:
+        """The nodes of the backward part that gradients of parameters need, in order.
+
+        The others are there for gradients of the network's inputs.
+        """
+        parameters = {p.value for p in self.parameters}
+        wanted = {g for v, g in self.gradients if v in parameters}
+        for node in reversed(self.backward):
+            if any(v in wanted for v in node.outputs):
+                wanted.update(node.inputs)
+        return tuple(n for n in self.backward if any(v in wanted for v in n.outputs))
+
     def users(self) -> dict[Value, list[Node]]:
         """For every value the nodes that read it, in order."""
         table: dict[Value, list[Node]] = {}

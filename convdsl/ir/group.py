@@ -89,7 +89,7 @@ class Group(Op):
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         """The anchor's launches, then those that finish the reductions."""
-        made = self._of_anchor()
+        made = self._of_anchor(tail.alone)
         launches, scratch = made.launches, made.scratch
         band = launches[-1].band
         used: dict[Value, str] = {}
@@ -104,14 +104,14 @@ class Group(Op):
         launches = tuple(replace(x, touched={**x.touched, **used}) for x in launches)
         return Schedule(launches, scratch)
 
-    def _of_anchor(self) -> Schedule:
+    def _of_anchor(self, alone: bool = False) -> Schedule:
         """The anchor's launches, with the pooling, if any, handed to its kernel."""
         made = frozenset(chain[-1].output for chain in self.prologues)
         if self.pool is None:
-            return self.anchor.op.schedule(self.anchor, Tail(self.result, made=made))
+            return self.anchor.op.schedule(self.anchor, Tail(self.result, made=made, alone=alone))
         index = self.pool.outputs[1] if self.pool.outputs[1] in self.stored else None
         pool = self.pool.op.pool_window
-        return self.anchor.op.schedule(self.anchor, Tail(self.result, pool, index))
+        return self.anchor.op.schedule(self.anchor, Tail(self.result, pool, index, alone=alone))
 
 
 def members(node: Node) -> tuple[Node, ...]:

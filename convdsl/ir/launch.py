@@ -83,13 +83,15 @@ class Tail:
 
     output: the value the anchor's kernel stores. pool: window of a max pooling done on the tile
     before the store, with ``index`` receiving the winner's place (None: nobody needs it). made:
-    inputs that lie nowhere in memory, but are made by a PROLOGUE as the kernel loads them.
+    inputs that lie nowhere in memory, but are made by a PROLOGUE as the kernel loads them. alone:
+    one program does all of the launch by itself, for a few samples.
     """
 
     output: Value
     pool: tuple[int, int] | None = None
     index: Value | None = None
     made: frozenset[Value] = frozenset()
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,11 @@ class TensorType:
         return prod(self.shape)
 
     @property
+    def stored(self) -> int:
+        """`elements` as a pointer counts them: the bytes of bits."""
+        return self.elements // 8 if self.dtype is DType.BIT else self.elements
+
+    @property
     def pixels(self) -> int:
         """Spatial positions of one sample: H*W, L or 1."""
         return prod(self.shape[1:])

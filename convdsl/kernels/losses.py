@@ -43,6 +43,16 @@ def mean(
 
 
 @triton.jit
+def add_up(parts_ptr, total_ptr, parts, BLOCK: tl.constexpr):
+    """total[0] = sum of ``parts`` fp32 numbers, by one program."""
+    total = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, parts, BLOCK):
+        offsets = start + tl.arange(0, BLOCK)
+        total += tl.load(parts_ptr + offsets, mask=offsets < parts, other=0.0)
+    tl.store(total_ptr, tl.sum(total, axis=0))
+
+
+@triton.jit
 def scaled(x_ptr, scale_ptr, factor_ptr, y_ptr, elements, BLOCK: tl.constexpr):
     """y[i] = x[i] * (scale[0] * factor[0]), worked out in float32."""
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

@@ -9,6 +9,8 @@ def sum_partials(
     partial_ptr,
     dw_ptr,
     db_ptr,
+    scale_ptr,
+    factor_ptr,
     filters,
     channels,
     taps,
@@ -19,7 +21,8 @@ def sum_partials(
 
     With K = filters, C = channels, T = taps: partial (SPLIT, K*T*C [+ K]) fp32, dw (K,C,T) fp32,
     db (K) fp32 or None, and then partial holds no bias. SPLIT is a power of two: the sum is one
-    tree, the same in every run.
+    tree, the same in every run. All is multiplied by scale[0] * factor[0], fp32, unless scale is
+    None.
     """
     weights = filters * taps * channels
     size = weights
@@ -33,6 +36,8 @@ def sum_partials(
         other=0.0,
     )
     total = tl.sum(parts, axis=0)
+    if scale_ptr is not None:
+        total *= tl.load(scale_ptr) * tl.load(factor_ptr).to(tl.float32)
     k = element // (taps * channels)
     t = element // channels % taps
     c = element % channels

@@ -45,7 +45,8 @@ class ConvGradInput(Op):
         dy, weight = node.operands
         if tail.made:
             return Schedule((rows_products.grad_input(self.geometry, dy, weight, tail.output),))
-        return Schedule((launches.grad_input(self.geometry, dy, weight, None, tail.output),))
+        made = launches.grad_input(self.geometry, dy, weight, None, tail.output, tail.alone)
+        return Schedule((made,))
 
     def prologue_places(self, *inputs: TensorType) -> tuple[int, ...]:
         return (0,) if self.geometry.is_product else ()

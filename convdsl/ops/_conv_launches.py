@@ -32,7 +32,8 @@ def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tai
     pixels = prod(outputs)
     columns, channels = geometry.group_filters, geometry.group_channels
     block_k = tap_block(channels, geometry.taps)
-    tile = product_tile(TYPICAL_BATCH * pixels, columns, block_k, geometry.groups)
+    batch = 1 if tail.alone else TYPICAL_BATCH
+    tile = product_tile(batch * pixels, columns, block_k, geometry.groups)
     tiles = -(-columns // tile.n) * geometry.groups
     return Launch(
         Nest("conv_forward", "conv_forward"),
@@ -59,9 +60,12 @@ def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tai
 
 
 def grad_input(
-    geometry: Geometry, dy: Value, weight: Value, bias: Value | None, dx: Value
+    geometry: Geometry, dy: Value, weight: Value, bias: Value | None, dx: Value, few: bool = False
 ) -> Launch:
-    """``dx`` = the full convolution of dy with the filters turned by 180 degrees, plus bias."""
+    """``dx`` = the full convolution of dy with the filters turned by 180 degrees, plus bias.
+
+    few: the batch is some samples only.
+    """
     window = over_a_map(geometry.window)
     stride_h, stride_w = window.stride
     height, width = as_map(geometry.x).spatial
@@ -69,7 +73,7 @@ def grad_input(
     columns = geometry.group_channels
     programs = geometry.groups * stride_h * stride_w
     block_k = depth_block(geometry.group_filters)
-    tile = product_tile(TYPICAL_BATCH * pixels, columns, block_k, programs)
+    tile = product_tile((1 if few else TYPICAL_BATCH) * pixels, columns, block_k, programs)
     tiles = -(-columns // tile.n) * geometry.groups
     return Launch(
         Nest("conv_grad_input", "conv_grad_input"),

@@ -28,6 +28,8 @@ def total_of(
             "partial_ptr": partial,
             "dw_ptr": dw,
             "db_ptr": db,
+            "scale_ptr": None,
+            "factor_ptr": None,
             "filters": Size(f"{filters}"),
             "channels": Size(f"{channels}"),
             "taps": Size(f"{taps}"),

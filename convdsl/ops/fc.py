@@ -71,6 +71,7 @@ class Fc(Weighted):
             },
             (None, self.units, features),
             {"A_ROW": features, "A_DEPTH": 1, "B_DEPTH": 1, "B_COLUMN": features},
+            tail.alone,
         )
 
     def gradient(self, node: Node, dy: Value, build: Builder) -> dict[Value, Value]:
@@ -113,6 +114,7 @@ class FcGradInput(Op):
             },
             (None, self.features, units),
             {"A_ROW": units, "A_DEPTH": 1, "B_DEPTH": self.features, "B_COLUMN": 1},
+            tail.alone,
         )
 
 
@@ -155,10 +157,15 @@ def _product(
     tensors: dict[str, Argument],
     sizes: tuple[int | None, int, int | None],
     strides: dict[str, Argument],
+    few: bool = False,
 ) -> Schedule:
-    """One launch of the matrix product of rows x columns x depth, where None is the batch."""
+    """One launch of the matrix product of rows x columns x depth, where None is the batch.
+
+    few: the batch is some samples only.
+    """
     rows, columns, depth = sizes
-    tile = product_tile(rows or TYPICAL_BATCH, columns, depth_block(depth or TYPICAL_BATCH))
+    batch = 1 if few else TYPICAL_BATCH
+    tile = product_tile(rows or batch, columns, depth_block(depth or batch))
     row_count = "n" if rows is None else str(rows)
     launch = Launch(
         Nest("matmul", "matmul"),

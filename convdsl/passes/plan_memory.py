@@ -5,7 +5,8 @@ largest first at the lowest offset free for their whole life (best-fit greedy, a
 Pisarchyk and Lee, 2020, "Efficient Memory Management for Deep Neural Net Inference"). Views share
 the tensor they view. Parameters and their gradients live outside the arena. Generated modules take
 each tensor from torch's allocator and give it back after its last use, but autograd holds what was
-saved until the backward pass has ended; there the plan is the lower figure.
+saved until the backward pass has ended; there the plan is the lower figure. In a step at once all
+that it makes is there together.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from convdsl.ir.graph import Graph, Node, Value
 from convdsl.ir.group import Group, updated
 from convdsl.ir.launch import Tail
+from convdsl.passes.step_at_once import AtOnce
 
 ALIGNMENT = 256  # bytes, as CUDA allocations are aligned
 
@@ -51,12 +53,17 @@ class MemoryPlan:
         return self.arena + self.parameters + self.gradients + self.stored_weights
 
 
-def plan(graph: Graph, batch: int, compute_bytes: int = 4) -> MemoryPlan:
+def plan(
+    graph: Graph, batch: int, compute_bytes: int = 4, at_once: AtOnce | None = None
+) -> MemoryPlan:
     """The plan of a (differentiated, fused) graph for ``batch`` samples.
 
     compute_bytes: size of an activation's element, 4 for float32, 2 for bfloat16 and float16.
+    at_once: see `step_at_once`.
     """
     nodes = graph.all_nodes
+    if at_once:
+        nodes = (*graph.nodes, *at_once.samples, *at_once.weights)
     parameters = {p.value for p in graph.parameters}
     outside = parameters | {g for v, g in graph.gradients if v in parameters}
     outside |= {value for node in nodes for value in updated(node)}
@@ -85,6 +92,9 @@ def plan(graph: Graph, batch: int, compute_bytes: int = 4) -> MemoryPlan:
         raw = value.type.dtype.bytes(count, compute_bytes)
         return -(-raw // ALIGNMENT) * ALIGNMENT
 
+    if at_once:
+        first = dict.fromkeys(first, 0)
+        last = dict.fromkeys((*first, *last), len(nodes))
     lives = [
         Slot(value, 0, size(value), start, last.get(value, start))
         for value, start in first.items()

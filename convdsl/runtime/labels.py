@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+#: class numbers that the host looks at itself: less work than a kernel for them, and a wait less
+FEW = 1024
+
 #: kind, shape of one sample, and for classes (number, ignored), for numbers (least, most)
 LabelSpec = tuple[str, tuple[int, ...], float | None, float | None]
 
@@ -87,13 +90,22 @@ def check_labels(y: object, of: str, spec: LabelSpec, x: Tensor, layout: str) ->
     return y.movedim(-1, 1) if layout == "NHWC" and len(shape) > 1 else y
 
 
+def least_and_most(y: Tensor) -> tuple[int, int]:
+    """Of whole numbers, one at least."""
+    if y.numel() <= FEW:
+        numbers = y.flatten().tolist()
+        return min(numbers), max(numbers)
+    low, high = torch.aminmax(y)
+    return int(low), int(high)
+
+
 def check_classes(y: Tensor, of: str, classes: int, ignored: float | None) -> None:
     """ValueError unless all of ``y`` lie in [0, classes) or are ``ignored``."""
     if y.numel() == 0:
         return
-    low, high = (int(v) for v in torch.aminmax(y))
+    low, high = least_and_most(y)
     if (low < 0 or high >= classes) and ignored is not None:
-        low, high = (int(v) for v in torch.aminmax(torch.where(y == ignored, 0, y)))
+        low, high = least_and_most(torch.where(y == ignored, 0, y))
     if low < 0 or high >= classes:
         worst = low if low < 0 else high
         raise ValueError(

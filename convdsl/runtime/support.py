@@ -155,6 +155,10 @@ class Network(nn.Module):
         """The loss of raw outputs against labels: the sum over the heads, by their weights."""
         raise NotImplementedError
 
+    def loss_at_once(self, inputs: list[Tensor], labels: dict[str, Tensor]) -> Tensor | None:
+        """The loss by kernels that work out the gradients too, where there are such; else None."""
+        return None
+
     def predictions(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """What each output's head predicts."""
         return outputs
@@ -178,8 +182,11 @@ class Network(nn.Module):
         if len(tensors) == count:
             return self._result(self._outputs(inputs))
         labels = self._labels(tensors[count], inputs[0])
-        outputs = self._outputs(inputs)
-        loss = self.losses(outputs, labels)
+        outputs: dict[str, Tensor] = {}
+        loss = self.loss_at_once(inputs, labels)
+        if loss is None:
+            outputs = self._outputs(inputs)
+            loss = self.losses(outputs, labels)
         if self.PENALTIES:
             loss = loss + self.penalty()
         for name, (l1, l2) in self.HIDDEN.items() if self.training else ():

@@ -40,6 +40,7 @@ class TrainingStep:
         self.calls: dict[Any, int] = {}
         self.state: object = None
         self.stream: torch.cuda.Stream | None = None
+        self.one: Tensor | None = None
 
     def __call__(self, *tensors: Any) -> Tensor:
         """The mean loss of a batch before the step on it, detached; nothing waits for the device.
@@ -82,7 +83,10 @@ class TrainingStep:
         self.model.zero_grad(set_to_none=True)
         with torch.enable_grad():
             loss: Tensor = self.model(*torch.utils._pytree.tree_unflatten(leaves, tree))
-            loss.backward()  # type: ignore[no-untyped-call]
+            one = self.one
+            if one is None or one.dtype != loss.dtype or one.device != loss.device:
+                one = self.one = torch.ones_like(loss)
+            loss.backward(one)  # type: ignore[no-untyped-call]  # it would make a one every time
         self.optimizer.step()
         self.model.zero_grad(set_to_none=True)
         return loss.detach()

@@ -315,7 +315,8 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(97,)](
             partial_ptr=d_inception_concat_3_cr_conv_weight_partial,
             dw_ptr=d_inception_concat_3_cr_conv_weight, db_ptr=d_inception_concat_3_cr_conv_bias,
-            filters=32, channels=192, taps=1, SPLIT=128, BLOCK=64, num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, filters=32, channels=192, taps=1, SPLIT=128, BLOCK=64,
+            num_warps=4, num_stages=2,
         )
         del d_inception_concat_3_cr_conv_weight_partial
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
@@ -340,7 +341,8 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(201,)](
             partial_ptr=d_inception_concat_2_cr2_conv_weight_partial,
             dw_ptr=d_inception_concat_2_cr2_conv_weight, db_ptr=d_inception_concat_2_cr2_conv_bias,
-            filters=32, channels=16, taps=25, SPLIT=64, BLOCK=64, num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, filters=32, channels=16, taps=25, SPLIT=64, BLOCK=64,
+            num_warps=4, num_stages=2,
         )
         del d_inception_concat_2_cr2_conv_weight_partial
         # inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(32, 5) - RELU
@@ -368,7 +370,8 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(49,)](
             partial_ptr=d_inception_concat_2_cr_conv_weight_partial,
             dw_ptr=d_inception_concat_2_cr_conv_weight, db_ptr=d_inception_concat_2_cr_conv_bias,
-            filters=16, channels=192, taps=1, SPLIT=128, BLOCK=64, num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, filters=16, channels=192, taps=1, SPLIT=128, BLOCK=64,
+            num_warps=4, num_stages=2,
         )
         del d_inception_concat_2_cr_conv_weight_partial
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
@@ -393,7 +396,8 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(1730,)](
             partial_ptr=d_inception_concat_1_cr2_conv_weight_partial,
             dw_ptr=d_inception_concat_1_cr2_conv_weight, db_ptr=d_inception_concat_1_cr2_conv_bias,
-            filters=128, channels=96, taps=9, SPLIT=64, BLOCK=64, num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, filters=128, channels=96, taps=9, SPLIT=64, BLOCK=64,
+            num_warps=4, num_stages=2,
         )
         del d_inception_concat_1_cr2_conv_weight_partial
         # inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(128, 3) - RELU
@@ -421,7 +425,8 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(290,)](
             partial_ptr=d_inception_concat_1_cr_conv_weight_partial,
             dw_ptr=d_inception_concat_1_cr_conv_weight, db_ptr=d_inception_concat_1_cr_conv_bias,
-            filters=96, channels=192, taps=1, SPLIT=32, BLOCK=64, num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, filters=96, channels=192, taps=1, SPLIT=32, BLOCK=64,
+            num_warps=4, num_stages=2,
         )
         del d_inception_concat_1_cr_conv_weight_partial
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
@@ -446,7 +451,8 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(193,)](
             partial_ptr=d_inception_concat_0_cr_conv_weight_partial,
             dw_ptr=d_inception_concat_0_cr_conv_weight, db_ptr=d_inception_concat_0_cr_conv_bias,
-            filters=64, channels=192, taps=1, SPLIT=128, BLOCK=64, num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, filters=64, channels=192, taps=1, SPLIT=128, BLOCK=64,
+            num_warps=4, num_stages=2,
         )
         del d_inception_concat_0_cr_conv_weight_partial
         d_x_7 = None
@@ -964,6 +970,8 @@ def sum_partials(
     partial_ptr,
     dw_ptr,
     db_ptr,
+    scale_ptr,
+    factor_ptr,
     filters,
     channels,
     taps,
@@ -974,7 +982,8 @@ def sum_partials(
 
     With K = filters, C = channels, T = taps: partial (SPLIT, K*T*C [+ K]) fp32, dw (K,C,T) fp32,
     db (K) fp32 or None, and then partial holds no bias. SPLIT is a power of two: the sum is one
-    tree, the same in every run.
+    tree, the same in every run. All is multiplied by scale[0] * factor[0], fp32, unless scale is
+    None.
     """
     weights = filters * taps * channels
     size = weights
@@ -988,6 +997,8 @@ def sum_partials(
         other=0.0,
     )
     total = tl.sum(parts, axis=0)
+    if scale_ptr is not None:
+        total *= tl.load(scale_ptr) * tl.load(factor_ptr).to(tl.float32)
     k = element // (taps * channels)
     t = element // channels % taps
     c = element % channels
@@ -1219,6 +1230,7 @@ class TrainingStep:
         self.calls: dict[Any, int] = {}
         self.state: object = None
         self.stream: torch.cuda.Stream | None = None
+        self.one: Tensor | None = None
 
     def __call__(self, *tensors: Any) -> Tensor:
         """The mean loss of a batch before the step on it, detached; nothing waits for the device.
@@ -1261,7 +1273,10 @@ class TrainingStep:
         self.model.zero_grad(set_to_none=True)
         with torch.enable_grad():
             loss: Tensor = self.model(*torch.utils._pytree.tree_unflatten(leaves, tree))
-            loss.backward()  # type: ignore[no-untyped-call]
+            one = self.one
+            if one is None or one.dtype != loss.dtype or one.device != loss.device:
+                one = self.one = torch.ones_like(loss)
+            loss.backward(one)  # type: ignore[no-untyped-call]  # it would make a one every time
         self.optimizer.step()
         self.model.zero_grad(set_to_none=True)
         return loss.detach()
@@ -1368,13 +1383,25 @@ def check_input(x: Tensor, name: str, shape: Sequence[int], layout: str) -> Tens
     return x.movedim(-1, 1) if last else x
 
 
+FEW = 1024
+
+
+def least_and_most(y: Tensor) -> tuple[int, int]:
+    """Of whole numbers, one at least."""
+    if y.numel() <= FEW:
+        numbers = y.flatten().tolist()
+        return min(numbers), max(numbers)
+    low, high = torch.aminmax(y)
+    return int(low), int(high)
+
+
 def check_classes(y: Tensor, of: str, classes: int, ignored: float | None) -> None:
     """ValueError unless all of ``y`` lie in [0, classes) or are ``ignored``."""
     if y.numel() == 0:
         return
-    low, high = (int(v) for v in torch.aminmax(y))
+    low, high = least_and_most(y)
     if (low < 0 or high >= classes) and ignored is not None:
-        low, high = (int(v) for v in torch.aminmax(torch.where(y == ignored, 0, y)))
+        low, high = least_and_most(torch.where(y == ignored, 0, y))
     if low < 0 or high >= classes:
         worst = low if low < 0 else high
         raise ValueError(
@@ -1544,6 +1571,10 @@ class Network(nn.Module):
         """The loss of raw outputs against labels: the sum over the heads, by their weights."""
         raise NotImplementedError
 
+    def loss_at_once(self, inputs: list[Tensor], labels: dict[str, Tensor]) -> Tensor | None:
+        """The loss by kernels that work out the gradients too, where there are such; else None."""
+        return None
+
     def predictions(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """What each output's head predicts."""
         return outputs
@@ -1567,8 +1598,11 @@ class Network(nn.Module):
         if len(tensors) == count:
             return self._result(self._outputs(inputs))
         labels = self._labels(tensors[count], inputs[0])
-        outputs = self._outputs(inputs)
-        loss = self.losses(outputs, labels)
+        outputs: dict[str, Tensor] = {}
+        loss = self.loss_at_once(inputs, labels)
+        if loss is None:
+            outputs = self._outputs(inputs)
+            loss = self.losses(outputs, labels)
         if self.PENALTIES:
             loss = loss + self.penalty()
         for name, (l1, l2) in self.HIDDEN.items() if self.training else ():

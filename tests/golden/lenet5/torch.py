@@ -52,6 +52,7 @@ class TrainingStep:
         self.calls: dict[Any, int] = {}
         self.state: object = None
         self.stream: torch.cuda.Stream | None = None
+        self.one: Tensor | None = None
 
     def __call__(self, *tensors: Any) -> Tensor:
         """The mean loss of a batch before the step on it, detached; nothing waits for the device.
@@ -94,7 +95,10 @@ class TrainingStep:
         self.model.zero_grad(set_to_none=True)
         with torch.enable_grad():
             loss: Tensor = self.model(*torch.utils._pytree.tree_unflatten(leaves, tree))
-            loss.backward()  # type: ignore[no-untyped-call]
+            one = self.one
+            if one is None or one.dtype != loss.dtype or one.device != loss.device:
+                one = self.one = torch.ones_like(loss)
+            loss.backward(one)  # type: ignore[no-untyped-call]  # it would make a one every time
         self.optimizer.step()
         self.model.zero_grad(set_to_none=True)
         return loss.detach()
@@ -201,13 +205,25 @@ def check_input(x: Tensor, name: str, shape: Sequence[int], layout: str) -> Tens
     return x.movedim(-1, 1) if last else x
 
 
+FEW = 1024
+
+
+def least_and_most(y: Tensor) -> tuple[int, int]:
+    """Of whole numbers, one at least."""
+    if y.numel() <= FEW:
+        numbers = y.flatten().tolist()
+        return min(numbers), max(numbers)
+    low, high = torch.aminmax(y)
+    return int(low), int(high)
+
+
 def check_classes(y: Tensor, of: str, classes: int, ignored: float | None) -> None:
     """ValueError unless all of ``y`` lie in [0, classes) or are ``ignored``."""
     if y.numel() == 0:
         return
-    low, high = (int(v) for v in torch.aminmax(y))
+    low, high = least_and_most(y)
     if (low < 0 or high >= classes) and ignored is not None:
-        low, high = (int(v) for v in torch.aminmax(torch.where(y == ignored, 0, y)))
+        low, high = least_and_most(torch.where(y == ignored, 0, y))
     if low < 0 or high >= classes:
         worst = low if low < 0 else high
         raise ValueError(
@@ -377,6 +393,10 @@ class Network(nn.Module):
         """The loss of raw outputs against labels: the sum over the heads, by their weights."""
         raise NotImplementedError
 
+    def loss_at_once(self, inputs: list[Tensor], labels: dict[str, Tensor]) -> Tensor | None:
+        """The loss by kernels that work out the gradients too, where there are such; else None."""
+        return None
+
     def predictions(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """What each output's head predicts."""
         return outputs
@@ -400,8 +420,11 @@ class Network(nn.Module):
         if len(tensors) == count:
             return self._result(self._outputs(inputs))
         labels = self._labels(tensors[count], inputs[0])
-        outputs = self._outputs(inputs)
-        loss = self.losses(outputs, labels)
+        outputs: dict[str, Tensor] = {}
+        loss = self.loss_at_once(inputs, labels)
+        if loss is None:
+            outputs = self._outputs(inputs)
+            loss = self.losses(outputs, labels)
         if self.PENALTIES:
             loss = loss + self.penalty()
         for name, (l1, l2) in self.HIDDEN.items() if self.training else ():

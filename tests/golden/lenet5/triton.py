@@ -255,8 +255,8 @@ class LeNet5Function(torch.autograd.Function):
         )
         sum_partials[(38,)](
             partial_ptr=d_stack_1_conv_weight_partial, dw_ptr=d_stack_1_conv_weight,
-            db_ptr=d_stack_1_conv_bias, filters=16, channels=6, taps=25, SPLIT=32, BLOCK=64,
-            num_warps=4, num_stages=2,
+            db_ptr=d_stack_1_conv_bias, scale_ptr=None, factor_ptr=None, filters=16, channels=6,
+            taps=25, SPLIT=32, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_stack_1_conv_weight_partial
         # lenet5.cnn:5 conv_grad_input_relu_gradient of CONV(16, F=5, P=0) - RELU
@@ -289,8 +289,8 @@ class LeNet5Function(torch.autograd.Function):
         )
         sum_partials[(3,)](
             partial_ptr=d_stack_0_conv_weight_partial, dw_ptr=d_stack_0_conv_weight,
-            db_ptr=d_stack_0_conv_bias, filters=6, channels=1, taps=25, SPLIT=128, BLOCK=64,
-            num_warps=4, num_stages=2,
+            db_ptr=d_stack_0_conv_bias, scale_ptr=None, factor_ptr=None, filters=6, channels=1,
+            taps=25, SPLIT=128, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_stack_0_conv_weight_partial
         d_x = None
@@ -352,6 +352,135 @@ class LeNet5Loss(torch.autograd.Function):
             num_warps=4, num_stages=2,
         )
         return d_x, None
+
+
+class LeNet5Step(torch.autograd.Function):
+    """Mean loss of inputs and labels; the gradients come with it."""
+
+    @staticmethod
+    def forward(
+        ctx, dtype, x, labels, stack_0_conv_weight, stack_0_conv_bias, stack_1_conv_weight,
+        stack_1_conv_bias, stack2_0_fc_weight, stack2_0_fc_bias, stack2_1_fc_weight,
+        stack2_1_fc_bias, fc_weight, fc_bias,
+    ):
+        n = len(x)
+        new = x.new_empty
+        stack_0_conv_weight = stack_0_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
+        stack_1_conv_weight = stack_1_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
+        stack2_0_fc_weight = stack2_0_fc_weight.to(dtype).contiguous()
+        stack2_1_fc_weight = stack2_1_fc_weight.to(dtype).contiguous()
+        fc_weight = fc_weight.to(dtype).contiguous()
+        each = max(1, triton.cdiv(n, 264))
+        programs = triton.cdiv(n, each)
+        kept = new((n * 11152,))
+        kept_int8 = new((n * 1584,), dtype=torch.int8)
+        kept_float32 = new((n * 32,), dtype=torch.float32)
+        loss_sums_added = new((programs,), dtype=torch.float32)
+        loss_weights_added = new((programs,), dtype=torch.float32)
+        # forward, loss and gradients of activations
+        samples_pass[(programs,)](
+            x_ptr=x, stack_0_conv_weight_ptr=stack_0_conv_weight,
+            stack_0_conv_bias_ptr=stack_0_conv_bias, kept_ptr=kept, kept_int8_ptr=kept_int8,
+            stack_1_conv_weight_ptr=stack_1_conv_weight, stack_1_conv_bias_ptr=stack_1_conv_bias,
+            stack2_0_fc_weight_ptr=stack2_0_fc_weight, stack2_0_fc_bias_ptr=stack2_0_fc_bias,
+            stack2_1_fc_weight_ptr=stack2_1_fc_weight, stack2_1_fc_bias_ptr=stack2_1_fc_bias,
+            fc_weight_ptr=fc_weight, fc_bias_ptr=fc_bias, labels_ptr=labels,
+            kept_float32_ptr=kept_float32, loss_sums_added_ptr=loss_sums_added,
+            loss_weights_added_ptr=loss_weights_added, samples=n, each=each, num_warps=4,
+            num_stages=3,
+        )
+        stack_0_pool = kept[n * 0 :]
+        stack2_0_fc_flatten = kept[n * 1584 :]
+        stack2_0_relu = kept[n * 1984 :]
+        stack2_1_relu = kept[n * 2112 :]
+        d_fc = kept[n * 2224 :]
+        d_stack2_1_fc = kept[n * 2240 :]
+        d_stack2_0_fc = kept[n * 2336 :]
+        d_stack_1_conv = kept[n * 3664 :]
+        d_stack_0_conv = kept[n * 6448 :]
+        d_stack_1_conv_weight_partial = new((32, 2416), dtype=torch.float32)
+        d_stack_0_conv_weight_partial = new((128, 156), dtype=torch.float32)
+        loss = new((), dtype=torch.float32)
+        scale = new((), dtype=torch.float32)
+        d_stack2_0_fc_weight_unscaled = new((120, 400), dtype=torch.float32)
+        d_stack2_0_fc_bias_unscaled = new((120,), dtype=torch.float32)
+        d_stack2_1_fc_weight_unscaled = new((84, 120), dtype=torch.float32)
+        d_stack2_1_fc_bias_unscaled = new((84,), dtype=torch.float32)
+        d_fc_weight_unscaled = new((10, 84), dtype=torch.float32)
+        d_fc_bias_unscaled = new((10,), dtype=torch.float32)
+        # gradients of parameters
+        weights_pass[(308,)](
+            d_fc_ptr=d_fc, stack2_1_relu_ptr=stack2_1_relu,
+            d_fc_weight_unscaled_ptr=d_fc_weight_unscaled,
+            d_fc_bias_unscaled_ptr=d_fc_bias_unscaled, d_stack2_1_fc_ptr=d_stack2_1_fc,
+            stack2_0_relu_ptr=stack2_0_relu,
+            d_stack2_1_fc_weight_unscaled_ptr=d_stack2_1_fc_weight_unscaled,
+            d_stack2_1_fc_bias_unscaled_ptr=d_stack2_1_fc_bias_unscaled,
+            d_stack2_0_fc_ptr=d_stack2_0_fc, stack2_0_fc_flatten_ptr=stack2_0_fc_flatten,
+            d_stack2_0_fc_weight_unscaled_ptr=d_stack2_0_fc_weight_unscaled,
+            d_stack2_0_fc_bias_unscaled_ptr=d_stack2_0_fc_bias_unscaled,
+            stack_0_pool_ptr=stack_0_pool, d_stack_1_conv_ptr=d_stack_1_conv,
+            d_stack_1_conv_weight_partial_ptr=d_stack_1_conv_weight_partial, x_ptr=x,
+            d_stack_0_conv_ptr=d_stack_0_conv,
+            d_stack_0_conv_weight_partial_ptr=d_stack_0_conv_weight_partial,
+            loss_sums_added_ptr=loss_sums_added, loss_weights_added_ptr=loss_weights_added,
+            loss_ptr=loss, scale_ptr=scale, samples=n, num_warps=4, num_stages=3,
+        )
+        ctx.save_for_backward(
+            d_stack_0_conv_weight_partial, scale, d_stack_1_conv_weight_partial,
+            d_stack2_0_fc_weight_unscaled, d_stack2_0_fc_bias_unscaled,
+            d_stack2_1_fc_weight_unscaled, d_stack2_1_fc_bias_unscaled, d_fc_weight_unscaled,
+            d_fc_bias_unscaled,
+        )
+        ctx.n = n
+        return loss
+
+    @staticmethod
+    def backward(ctx, d_loss):
+        refuse_double_backward()
+        n = ctx.n
+        (
+            d_stack_0_conv_weight_partial, scale, d_stack_1_conv_weight_partial,
+            d_stack2_0_fc_weight_unscaled, d_stack2_0_fc_bias_unscaled,
+            d_stack2_1_fc_weight_unscaled, d_stack2_1_fc_bias_unscaled, d_fc_weight_unscaled,
+            d_fc_bias_unscaled,
+        ) = ctx.saved_tensors
+        new = d_loss.new_empty
+        d_stack_0_conv_weight = new((6, 1, 5, 5), dtype=torch.float32)
+        d_stack_0_conv_bias = new((6,), dtype=torch.float32)
+        d_stack_1_conv_weight = new((16, 6, 5, 5), dtype=torch.float32)
+        d_stack_1_conv_bias = new((16,), dtype=torch.float32)
+        d_stack2_0_fc_weight = new((120, 400), dtype=torch.float32)
+        d_stack2_0_fc_bias = new((120,), dtype=torch.float32)
+        d_stack2_1_fc_weight = new((84, 120), dtype=torch.float32)
+        d_stack2_1_fc_bias = new((84,), dtype=torch.float32)
+        d_fc_weight = new((10, 84), dtype=torch.float32)
+        d_fc_bias = new((10,), dtype=torch.float32)
+        # gradients of parameters, scaled
+        scaling_pass[(102,)](
+            d_stack_0_conv_weight_partial_ptr=d_stack_0_conv_weight_partial,
+            d_stack_0_conv_weight_ptr=d_stack_0_conv_weight,
+            d_stack_0_conv_bias_ptr=d_stack_0_conv_bias, scale_ptr=scale, d_loss_ptr=d_loss,
+            d_stack_1_conv_weight_partial_ptr=d_stack_1_conv_weight_partial,
+            d_stack_1_conv_weight_ptr=d_stack_1_conv_weight,
+            d_stack_1_conv_bias_ptr=d_stack_1_conv_bias,
+            d_stack2_0_fc_weight_unscaled_ptr=d_stack2_0_fc_weight_unscaled,
+            d_stack2_0_fc_weight_ptr=d_stack2_0_fc_weight,
+            d_stack2_0_fc_bias_unscaled_ptr=d_stack2_0_fc_bias_unscaled,
+            d_stack2_0_fc_bias_ptr=d_stack2_0_fc_bias,
+            d_stack2_1_fc_weight_unscaled_ptr=d_stack2_1_fc_weight_unscaled,
+            d_stack2_1_fc_weight_ptr=d_stack2_1_fc_weight,
+            d_stack2_1_fc_bias_unscaled_ptr=d_stack2_1_fc_bias_unscaled,
+            d_stack2_1_fc_bias_ptr=d_stack2_1_fc_bias,
+            d_fc_weight_unscaled_ptr=d_fc_weight_unscaled, d_fc_weight_ptr=d_fc_weight,
+            d_fc_bias_unscaled_ptr=d_fc_bias_unscaled, d_fc_bias_ptr=d_fc_bias, samples=n,
+            num_warps=4, num_stages=2,
+        )
+        return (
+            None, None, None, d_stack_0_conv_weight, d_stack_0_conv_bias, d_stack_1_conv_weight,
+            d_stack_1_conv_bias, d_stack2_0_fc_weight, d_stack2_0_fc_bias, d_stack2_1_fc_weight,
+            d_stack2_1_fc_bias, d_fc_weight, d_fc_bias,
+        )
 
 
 # ---- epilogues: what is worked out while a tile is in registers ----------------------------------
@@ -839,6 +968,8 @@ def sum_partials(
     partial_ptr,
     dw_ptr,
     db_ptr,
+    scale_ptr,
+    factor_ptr,
     filters,
     channels,
     taps,
@@ -849,7 +980,8 @@ def sum_partials(
 
     With K = filters, C = channels, T = taps: partial (SPLIT, K*T*C [+ K]) fp32, dw (K,C,T) fp32,
     db (K) fp32 or None, and then partial holds no bias. SPLIT is a power of two: the sum is one
-    tree, the same in every run.
+    tree, the same in every run. All is multiplied by scale[0] * factor[0], fp32, unless scale is
+    None.
     """
     weights = filters * taps * channels
     size = weights
@@ -863,6 +995,8 @@ def sum_partials(
         other=0.0,
     )
     total = tl.sum(parts, axis=0)
+    if scale_ptr is not None:
+        total *= tl.load(scale_ptr) * tl.load(factor_ptr).to(tl.float32)
     k = element // (taps * channels)
     t = element // channels % taps
     c = element % channels
@@ -1128,6 +1262,863 @@ def scaled(x_ptr, scale_ptr, factor_ptr, y_ptr, elements, BLOCK: tl.constexpr):
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
+# ---- a training step in few launches -------------------------------------------------------------
+
+
+@triton.jit
+def conv_forward_at(
+    place_0, x_ptr, w_ptr, bias_ptr, y_ptr, index_ptr, aux, seed, rows, H: tl.constexpr,
+    W: tl.constexpr, C: tl.constexpr, K: tl.constexpr, P: tl.constexpr, Q: tl.constexpr,
+    R: tl.constexpr, S: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
+    PAD_H: tl.constexpr, PAD_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
+    GROUPS: tl.constexpr, POOL_H: tl.constexpr, POOL_W: tl.constexpr, EPILOGUE: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):
+    """`conv_forward`, as the program at this place of its grid."""
+    place_0 = tl.full((), place_0, tl.int32)
+    KG: tl.constexpr = K // GROUPS
+    CG: tl.constexpr = C // GROUPS
+    TILES_N: tl.constexpr = (KG + BLOCK_N - 1) // BLOCK_N
+    TAPS: tl.constexpr = POOL_H * POOL_W
+    HALVE: tl.constexpr = x_ptr.dtype.element_ty.primitive_bitwidth == 32 and BLOCK_K > 16
+    STEP: tl.constexpr = BLOCK_K // 2 if HALVE else BLOCK_K
+    # the windows of the last pixels end inside the map: no load leaves it
+    INSIDE: tl.constexpr = (
+        PAD_H == 0
+        and PAD_W == 0
+        and (P - 1) * STRIDE_H + (R - 1) * DILATION_H < H
+        and (Q - 1) * STRIDE_W + (S - 1) * DILATION_W < W
+    )
+    # a single tap that meets the pixels one by one: row i of x makes row i of y
+    ONE_TAP: tl.constexpr = INSIDE and R == 1 and S == 1 and TAPS == 1
+    EACH_PIXEL: tl.constexpr = ONE_TAP and P == H and Q == W and STRIDE_H == 1 and STRIDE_W == 1
+
+    # column tiles are neighbours, so that they find the same pixels in the cache
+    pid = place_0
+    tile = pid // (TILES_N * GROUPS)
+    group = pid // TILES_N % GROUPS
+    row = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+    column = pid % TILES_N * BLOCK_N + tl.arange(0, BLOCK_N)
+    row_mask = row < rows
+    column_mask = column < KG
+
+    WINDOWS_Q: tl.constexpr = Q // POOL_W
+    WINDOWS: tl.constexpr = P // POOL_H * WINDOWS_Q
+    window = row // TAPS
+    image = (window // WINDOWS).to(tl.int64)
+    p = window % WINDOWS // WINDOWS_Q * POOL_H + row % TAPS // POOL_W
+    q = window % WINDOWS_Q * POOL_W + row % POOL_W
+    if EACH_PIXEL:
+        h_start = tl.zeros_like(row)
+        w_start = h_start
+        x_rows = x_ptr + tile.to(tl.int64) * (BLOCK_M * C) + group * CG + tl.arange(0, BLOCK_M) * C
+    else:
+        h_start = p * STRIDE_H - PAD_H
+        w_start = q * STRIDE_W - PAD_W
+        x_rows = x_ptr + image * (H * W * C) + group * CG
+
+    lanes = tl.arange(0, STEP)
+    w_columns = w_ptr + (group * KG + column) * (R * S * CG)
+    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for step in range((R * S * CG + STEP - 1) // STEP):
+        # w is contiguous in k = (r*S + s)*CG + c
+        k = step * STEP + lanes
+        k_mask = k < R * S * CG
+        if CG % STEP == 0:  # the block lies in one tap
+            tap = step // (CG // STEP)
+            c = step % (CG // STEP) * STEP + lanes
+            h = (h_start + tap // S * DILATION_H)[:, None]
+            w = (w_start + tap % S * DILATION_W)[:, None]
+        else:
+            c = k % CG
+            h = h_start[:, None] + (k // (S * CG) * DILATION_H)[None, :]
+            w = w_start[:, None] + (k // CG % S * DILATION_W)[None, :]
+        x_mask = row_mask[:, None]
+        if not INSIDE:
+            x_mask = x_mask & (h >= 0) & (h < H) & (w >= 0) & (w < W)
+        if (R * S * CG) % STEP != 0:
+            x_mask = x_mask & k_mask[None, :]
+        a = tl.load(x_rows[:, None] + ((h * W + w) * C + c[None, :]), mask=x_mask, other=0.0)
+        b = tl.load(
+            w_columns[None, :] + k[:, None],
+            mask=k_mask[:, None] & column_mask[None, :],
+            other=0.0,
+        )
+        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+
+    if bias_ptr is not None:
+        bias = tl.load(bias_ptr + group * KG + column, mask=column_mask, other=0.0)
+        acc += bias.to(tl.float32)[None, :]
+    if TAPS == 1:  # the rows are the pixels in order: nothing of p and q is kept through the loop
+        # a large tile with much beside it does not fit the registers: its left half goes first
+        HALVES: tl.constexpr = 2 if BLOCK_M * BLOCK_N == 128 * 128 and len(aux) > 4 else 1
+        WIDTH: tl.constexpr = BLOCK_N // HALVES
+        if HALVES == 1:
+            parts = (acc,)
+        else:
+            parts = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, WIDTH)), (0, 2, 1)))
+        for half in tl.static_range(HALVES):
+            inner = pid % TILES_N * BLOCK_N + half * WIDTH
+            corner = tile.to(tl.int64) * (BLOCK_M * K) + group * KG + inner
+            offsets = corner + (tl.arange(0, BLOCK_M)[:, None] * K + tl.arange(0, WIDTH)[None, :])
+            lane = inner + tl.arange(0, WIDTH)
+            mask = row_mask[:, None] & (lane < KG)[None, :]
+            y = EPILOGUE(parts[half], offsets, (group * KG + lane)[None, :], mask, aux, seed)
+            tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+    else:
+        pixel = image * (P * Q) + p * Q + q
+        offsets = pixel[:, None] * K + (group * KG + column)[None, :]
+        mask = row_mask[:, None] & column_mask[None, :]
+        acc = EPILOGUE(acc, offsets, (group * KG + column)[None, :], mask, aux, seed)
+        value = acc.to(y_ptr.dtype.element_ty)
+        # rounded before they are compared, as a pooling of its own would see them
+        if TAPS == 2:
+            pairs = tl.permute(tl.reshape(value, (BLOCK_M // 2, 2, BLOCK_N)), (0, 2, 1))
+            best, v1 = tl.split(pairs)
+        else:
+            quads = tl.permute(tl.reshape(value, (BLOCK_M // 4, 2, 2, BLOCK_N)), (0, 3, 1, 2))
+            left, right = tl.split(quads)
+            best, v2 = tl.split(left)
+            v1, v3 = tl.split(right)
+        take = (v1 > best) | (v1 != v1)
+        best = tl.where(take, v1, best)
+        index = tl.where(take, 1, 0)
+        if TAPS == 4:
+            take = (v2 > best) | (v2 != v2)
+            best = tl.where(take, v2, best)
+            index = tl.where(take, 2, index)
+            take = (v3 > best) | (v3 != v3)
+            best = tl.where(take, v3, best)
+            index = tl.where(take, 3, index)
+        pooled = tile * (BLOCK_M // TAPS) + tl.arange(0, BLOCK_M // TAPS)
+        pooled_mask = (pooled < rows // TAPS)[:, None] & column_mask[None, :]
+        pooled_offsets = pooled.to(tl.int64)[:, None] * K + (group * KG + column)[None, :]
+        tl.store(y_ptr + pooled_offsets, best, mask=pooled_mask)
+        if index_ptr is not None:
+            tl.store(index_ptr + pooled_offsets, index.to(tl.int8), mask=pooled_mask)
+
+
+@triton.jit
+def transpose_at(
+    place_0, x_ptr, y_ptr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """`transpose`, as the program at this place of its grid."""
+    place_0 = tl.full((), place_0, tl.int32)
+    TILES_M: tl.constexpr = (ROWS + BLOCK_M - 1) // BLOCK_M
+    TILES_N: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
+    pid = place_0
+    row = pid // TILES_N % TILES_M * BLOCK_M + tl.arange(0, BLOCK_M)
+    column = pid % TILES_N * BLOCK_N + tl.arange(0, BLOCK_N)
+    image = (pid // (TILES_M * TILES_N)).to(tl.int64) * (ROWS * COLUMNS)
+    mask = (row < ROWS)[:, None] & (column < COLUMNS)[None, :]
+    tile = tl.load(x_ptr + image + row[:, None] * COLUMNS + column[None, :], mask=mask)
+    tl.store(y_ptr + image + column[None, :] * ROWS + row[:, None], tile, mask=mask)
+
+
+@triton.jit
+def matmul_at(
+    place_0, a_ptr, b_ptr, bias_ptr, y_ptr, row_sum_ptr, aux, seed, rows, depth,
+    COLUMNS: tl.constexpr, A_ROW: tl.constexpr, A_DEPTH: tl.constexpr, B_DEPTH: tl.constexpr,
+    B_COLUMN: tl.constexpr, EPILOGUE: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):
+    """`matmul`, as the program at this place of its grid."""
+    place_0 = tl.full((), place_0, tl.int32)
+    TILES_N: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
+    STEP: tl.constexpr = 16 if a_ptr.dtype.element_ty.primitive_bitwidth == 32 else BLOCK_K
+    pid = place_0
+    tile_n = pid % TILES_N
+    row = pid // TILES_N * BLOCK_M + tl.arange(0, BLOCK_M)
+    column = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    row_mask = row < rows
+    column_mask = column < COLUMNS
+    lanes = tl.arange(0, STEP)
+    # one moving 64-bit pointer to each operand, with 64-bit offsets of its rows or columns
+    a_offsets = (row.to(tl.int64) * A_ROW)[:, None] + (lanes * A_DEPTH)[None, :]
+    b_offsets = (lanes * B_DEPTH)[:, None] + (column.to(tl.int64) * B_COLUMN)[None, :]
+
+    if row_sum_ptr is not None:
+        # a loop of its own, which leaves a in the cache and the product's loop lean
+        if tile_n == 0:
+            total = tl.zeros((BLOCK_M, STEP), dtype=tl.float32)
+            a_start = a_ptr
+            for k_start in range(0, depth, STEP):
+                a_mask = row_mask[:, None] & (k_start + lanes < depth)[None, :]
+                a = tl.load(a_start + a_offsets, mask=a_mask, other=0.0)
+                total += a.to(tl.float32)
+                a_start += STEP * A_DEPTH
+            tl.store(row_sum_ptr + row, tl.sum(total, axis=1), mask=row_mask)
+
+    a_start = a_ptr
+    b_start = b_ptr
+    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for k_start in range(0, depth, STEP):
+        k_mask = k_start + lanes < depth
+        a_mask = row_mask[:, None] & k_mask[None, :]
+        b_mask = k_mask[:, None] & column_mask[None, :]
+        a = tl.load(a_start + a_offsets, mask=a_mask, other=0.0)
+        b = tl.load(b_start + b_offsets, mask=b_mask, other=0.0)
+        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+        a_start += STEP * A_DEPTH
+        b_start += STEP * B_DEPTH
+
+    if bias_ptr is not None:
+        bias = tl.load(bias_ptr + column, mask=column_mask, other=0.0)
+        acc += bias.to(tl.float32)[None, :]
+    offsets = row.to(tl.int64)[:, None] * COLUMNS + column[None, :]
+    mask = row_mask[:, None] & column_mask[None, :]
+    acc = EPILOGUE(acc, offsets, column[None, :], mask, aux, seed)
+    tl.store(y_ptr + offsets, acc.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def cross_entropy_at(
+    place_0, x_ptr, labels_ptr, class_weights_ptr, sums_ptr, weights_ptr, dx_ptr, rows,
+    C: tl.constexpr, IGNORE: tl.constexpr, SMOOTH: tl.constexpr, TOTAL: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr,
+):
+    """`cross_entropy`, as the program at this place of its grid."""
+    place_0 = tl.full((), place_0, tl.int32)
+    r = place_0.to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    row = r[:, None]
+    label = tl.load(labels_ptr + r, mask=r < rows, other=IGNORE)
+    counts = (r < rows) & (label != IGNORE)
+    # whatever number says "ignored", nothing is read there
+    label = tl.where(counts, label, 0)
+    known = (label >= 0) & (label < C)
+    weight = tl.where(counts, 1.0, 0.0)
+    spread = weight * SMOOTH
+    if class_weights_ptr is not None:
+        weight = tl.load(class_weights_ptr + label, mask=counts & known, other=0.0).to(tl.float32)
+    m, s = row_powers(x_ptr, row, rows, C, ROWS, COLS)
+    wanted = tl.load(x_ptr + r * C + label, mask=counts & known, other=0.0).to(tl.float32)
+    wanted = tl.where(known, wanted, float("nan"))
+    pull = weight * (1.0 - SMOOTH)
+    # the difference first: log(s) would be lost beside a large m
+    loss = pull * ((m - wanted) + tl.log(s))
+    push = pull + spread * (TOTAL / C)
+    for start in range(0, C, COLS):
+        c = start + tl.arange(0, COLS)[None, :]
+        mask = (row < rows) & (c < C)
+        x = load_scores(x_ptr, row, c, rows, C)
+        dx = push[:, None] * (tl.exp(x - m[:, None]) / s[:, None])
+        dx -= tl.where(c == label[:, None], pull[:, None], 0.0)
+        if SMOOTH > 0.0:
+            share = spread[:, None] / C
+            if class_weights_ptr is not None:
+                share *= tl.load(class_weights_ptr + c, mask=c < C, other=0.0).to(tl.float32)
+            dx -= share
+            each = share * ((m[:, None] - x) + tl.log(s)[:, None])
+            loss += tl.sum(tl.where(mask, each, 0.0), axis=1)
+        tl.store(dx_ptr + row * C + c, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+    # a row that is ignored adds nothing, not even what is no number
+    loss = tl.where(counts, loss, 0.0)
+    tl.store(sums_ptr + place_0, tl.sum(loss, axis=0))
+    tl.store(weights_ptr + place_0, tl.sum(weight, axis=0))
+
+
+@triton.jit
+def add_up_at(parts_ptr, total_ptr, parts, BLOCK: tl.constexpr):
+    """`add_up`, as the program at this place of its grid."""
+    total = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, parts, BLOCK):
+        offsets = start + tl.arange(0, BLOCK)
+        total += tl.load(parts_ptr + offsets, mask=offsets < parts, other=0.0)
+    tl.store(total_ptr, tl.sum(total, axis=0))
+
+
+@triton.jit
+def pointwise_at(
+    place_0, x_ptr, y_ptr, aux, seed, elements, EPILOGUE: tl.constexpr, BLOCK: tl.constexpr,
+):
+    """`pointwise`, as the program at this place of its grid."""
+    place_0 = tl.full((), place_0, tl.int32)
+    offsets = place_0.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = offsets < elements
+    x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    y = EPILOGUE(x, offsets, offsets, mask, aux, seed)
+    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def max_pool_gradient_at(
+    place_0, place_1, dy_ptr, index_ptr, dx_ptr, rows, aux, seed, EPILOGUE: tl.constexpr,
+    H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
+    KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, PT: tl.constexpr,
+    PL: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):
+    """`max_pool_gradient`, as the program at this place of its grid."""
+    place_0 = tl.full((), place_0, tl.int32)
+    place_1 = tl.full((), place_1, tl.int32)
+    row = place_0.to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    c = place_1 * COLS + tl.arange(0, COLS)[None, :]
+    mask = (row < rows) & (c < C)
+    image = row // (H * W)
+    h = (row // W % H).to(tl.int32) + PT
+    w = (row % W).to(tl.int32) + PL
+    total = tl.zeros((ROWS, COLS), tl.float32)
+    for u in range((KH + SH - 1) // SH):
+        for v in range((KW + SW - 1) // SW):
+            p = h // SH - u
+            q = w // SW - v
+            i = h - p * SH
+            j = w - q * SW
+            covers = (p >= 0) & (p < OH) & (i < KH) & (q >= 0) & (q < OW) & (j < KW)
+            place = ((image * OH + p) * OW + q) * C + c
+            winner = tl.load(index_ptr + place, mask=mask & covers, other=-1)
+            dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
+            total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
+    offsets = row * C + c
+    dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
+    tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def conv_grad_input_at(
+    place_0, place_1, dy_ptr, w_ptr, bias_ptr, dx_ptr, aux, seed, rows, H: tl.constexpr,
+    W: tl.constexpr, C: tl.constexpr, K: tl.constexpr, P: tl.constexpr, Q: tl.constexpr,
+    R: tl.constexpr, S: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
+    PAD_H: tl.constexpr, PAD_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
+    GROUPS: tl.constexpr, PERIOD_H: tl.constexpr, PERIOD_W: tl.constexpr, EPILOGUE: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):
+    """`conv_grad_input`, as the program at this place of its grid."""
+    place_0 = tl.full((), place_0, tl.int32)
+    place_1 = tl.full((), place_1, tl.int32)
+    KG: tl.constexpr = K // GROUPS
+    CG: tl.constexpr = C // GROUPS
+    TILES_N: tl.constexpr = (CG + BLOCK_N - 1) // BLOCK_N
+    HALVE: tl.constexpr = dy_ptr.dtype.element_ty.primitive_bitwidth == 32 and BLOCK_K > 16
+    STEP: tl.constexpr = BLOCK_K // 2 if HALVE else BLOCK_K
+    K_STEPS: tl.constexpr = (KG + STEP - 1) // STEP
+    PHASE_H: tl.constexpr = (H + STRIDE_H - 1) // STRIDE_H
+    PHASE_W: tl.constexpr = (W + STRIDE_W - 1) // STRIDE_W
+    ONE_PHASE: tl.constexpr = STRIDE_H == 1 and STRIDE_W == 1
+
+    pid = place_0
+    group = pid // TILES_N % GROUPS
+    row = pid // (TILES_N * GROUPS) * BLOCK_M + tl.arange(0, BLOCK_M)
+    column = pid % TILES_N * BLOCK_N + tl.arange(0, BLOCK_N)
+    phase_h = place_1 // STRIDE_W
+    phase_w = place_1 % STRIDE_W
+    image = (row // (PHASE_H * PHASE_W)).to(tl.int64)
+    h = row % (PHASE_H * PHASE_W) // PHASE_W * STRIDE_H + phase_h
+    w = row % PHASE_W * STRIDE_W + phase_w
+    row_mask = (row < rows) & (h < H) & (w < W)
+    column_mask = column < CG
+
+    # first tap of the phase and how many there are; none if no tap reaches it
+    r_first = tl.full((), R, tl.int32)
+    for i in tl.static_range(PERIOD_H):
+        r_first = tl.where((i * DILATION_H - phase_h - PAD_H) % STRIDE_H == 0, i, r_first)
+    s_first = tl.full((), S, tl.int32)
+    for i in tl.static_range(PERIOD_W):
+        s_first = tl.where((i * DILATION_W - phase_w - PAD_W) % STRIDE_W == 0, i, s_first)
+    r_count = (R - r_first + PERIOD_H - 1) // PERIOD_H
+    s_count = (S - s_first + PERIOD_W - 1) // PERIOD_W
+
+    lanes = tl.arange(0, STEP)
+    dy_rows = dy_ptr + image * (P * Q * K) + group * KG
+    w_columns = w_ptr + column
+    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for step in range(r_count * s_count * K_STEPS):
+        tap = step // K_STEPS
+        k = step % K_STEPS * STEP + lanes
+        r = r_first + tap // s_count * PERIOD_H
+        s = s_first + tap % s_count * PERIOD_W
+        p_scaled = h + (PAD_H - r * DILATION_H)
+        q_scaled = w + (PAD_W - s * DILATION_W)
+        p = p_scaled // STRIDE_H
+        q = q_scaled // STRIDE_W
+        reached = row_mask & (p_scaled >= 0) & (p < P) & (q_scaled >= 0) & (q < Q)
+        a = tl.load(
+            dy_rows[:, None] + ((p * Q + q) * K)[:, None] + k[None, :],
+            mask=reached[:, None] & (k < KG)[None, :],
+            other=0.0,
+        )
+        b = tl.load(
+            w_columns[None, :] + ((group * KG + k) * (R * S * CG))[:, None] + (r * S + s) * CG,
+            mask=(k < KG)[:, None] & column_mask[None, :],
+            other=0.0,
+        )
+        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+
+    if bias_ptr is not None:
+        bias = tl.load(bias_ptr + group * CG + column, mask=column_mask, other=0.0)
+        acc += bias.to(tl.float32)[None, :]
+    tile = (pid // (TILES_N * GROUPS)).to(tl.int64)
+    if ONE_PHASE:  # the rows are the pixels in order: nothing of h and w is kept through the loop
+        row_mask = tile * BLOCK_M + tl.arange(0, BLOCK_M) < rows
+    else:
+        pixel = image * (H * W) + h * W + w
+    # two large tiles do not fit the registers at once: the left half of the columns goes first
+    HALVES: tl.constexpr = 2 if BLOCK_M * BLOCK_N == 128 * 128 and len(aux) > 0 else 1
+    WIDTH: tl.constexpr = BLOCK_N // HALVES
+    if HALVES == 1:
+        parts = (acc,)
+    else:
+        parts = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, WIDTH)), (0, 2, 1)))
+    for half in tl.static_range(HALVES):
+        column = pid % TILES_N * BLOCK_N + half * WIDTH + tl.arange(0, WIDTH)
+        if ONE_PHASE:
+            corner = tile * (BLOCK_M * C) + group * CG + pid % TILES_N * BLOCK_N
+            inner = tl.arange(0, BLOCK_M)[:, None] * C + tl.arange(0, WIDTH)[None, :]
+            offsets = corner + half * WIDTH + inner
+        else:
+            offsets = pixel[:, None] * C + (group * CG + column)[None, :]
+        mask = row_mask[:, None] & (column < CG)[None, :]
+        dx = EPILOGUE(parts[half], offsets, (group * CG + column)[None, :], mask, aux, seed)
+        tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def conv_grad_weight_at(
+    place_0, place_1, x_ptr, dy_ptr, partial_ptr, rows, H: tl.constexpr, W: tl.constexpr,
+    C: tl.constexpr, K: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, R: tl.constexpr,
+    S: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PAD_H: tl.constexpr,
+    PAD_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, GROUPS: tl.constexpr,
+    BIAS: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):
+    """`conv_grad_weight`, as the program at this place of its grid."""
+    place_0 = tl.full((), place_0, tl.int32)
+    place_1 = tl.full((), place_1, tl.int32)
+    KG: tl.constexpr = K // GROUPS
+    CG: tl.constexpr = C // GROUPS
+    COLUMNS: tl.constexpr = R * S * CG
+    TILES_M: tl.constexpr = (KG + BLOCK_M - 1) // BLOCK_M
+    TILES_N: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
+    STEP: tl.constexpr = 16 if x_ptr.dtype.element_ty.primitive_bitwidth == 32 else BLOCK_K
+    INSIDE: tl.constexpr = (
+        PAD_H == 0
+        and PAD_W == 0
+        and (P - 1) * STRIDE_H + (R - 1) * DILATION_H < H
+        and (Q - 1) * STRIDE_W + (S - 1) * DILATION_W < W
+    )
+
+    pid = place_0
+    tile_n = pid % TILES_N
+    group = pid // (TILES_N * TILES_M)
+    k = pid // TILES_N % TILES_M * BLOCK_M + tl.arange(0, BLOCK_M)
+    column = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    k_mask = k < KG
+    column_mask = column < COLUMNS
+    if CG % BLOCK_N == 0:  # the tile lies in one tap
+        tap = tile_n // (CG // BLOCK_N)
+        c = tile_n % (CG // BLOCK_N) * BLOCK_N + tl.arange(0, BLOCK_N)
+        h_tap = tap // S * DILATION_H - PAD_H
+        w_tap = tap % S * DILATION_W - PAD_W
+    else:
+        c = column % CG
+        h_tap = (column // (S * CG) * DILATION_H - PAD_H)[None, :]
+        w_tap = (column // CG % S * DILATION_W - PAD_W)[None, :]
+
+    steps = (rows + STEP - 1) // STEP
+    share = (steps + SPLIT - 1) // SPLIT
+    first = place_1 * share
+    last = tl.minimum(first + share, steps)
+    lanes = tl.arange(0, STEP)
+    # one moving 64-bit pointer, with 32-bit offsets from it
+    dy_first = dy_ptr + first.to(tl.int64) * (STEP * K) + group * KG
+    dy_offsets = lanes[:, None] * K + k[None, :]
+
+    SIZE: tl.constexpr = K * COLUMNS + (K if BIAS else 0)
+    partial = partial_ptr + place_1.to(tl.int64) * SIZE
+    if BIAS:
+        # a loop of its own, which leaves dy in the cache and the product's loop lean
+        if tile_n == 0:
+            total = tl.zeros((STEP, BLOCK_M), dtype=tl.float32)
+            dy_start = dy_first
+            for step in range(first, last):
+                row_mask = step * STEP + lanes < rows
+                dy_mask = row_mask[:, None] & k_mask[None, :]
+                dy = tl.load(dy_start + dy_offsets, mask=dy_mask, other=0.0)
+                total += dy.to(tl.float32)
+                dy_start += STEP * K
+            db = tl.sum(total, axis=0)
+            tl.store(partial + K * COLUMNS + group * KG + k, db, mask=k_mask)
+
+    dy_start = dy_first
+    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for step in range(first, last):
+        row = step * STEP + lanes
+        row_mask = row < rows
+        h = (row % (P * Q) // Q * STRIDE_H)[:, None] + h_tap
+        w = (row % Q * STRIDE_W)[:, None] + w_tap
+        x_mask = row_mask[:, None] & column_mask[None, :]
+        if not INSIDE:
+            x_mask = x_mask & (h >= 0) & (h < H) & (w >= 0) & (w < W)
+        x_rows = x_ptr + (row // (P * Q)).to(tl.int64) * (H * W * C) + group * CG
+        dy_mask = row_mask[:, None] & k_mask[None, :]
+        dy = tl.load(dy_start + dy_offsets, mask=dy_mask, other=0.0)
+        x = tl.load(x_rows[:, None] + ((h * W + w) * C + c[None, :]), mask=x_mask, other=0.0)
+        acc = tl.dot(tl.trans(dy), x, acc, input_precision=PRECISION)
+        dy_start += STEP * K
+
+    tl.store(
+        partial + ((group * KG + k) * COLUMNS)[:, None] + column[None, :],
+        acc,
+        mask=k_mask[:, None] & column_mask[None, :],
+    )
+
+
+@triton.jit
+def sum_partials_at(
+    place_0, partial_ptr, dw_ptr, db_ptr, scale_ptr, factor_ptr, filters, channels, taps,
+    SPLIT: tl.constexpr, BLOCK: tl.constexpr,
+):
+    """`sum_partials`, as the program at this place of its grid."""
+    place_0 = tl.full((), place_0, tl.int32)
+    weights = filters * taps * channels
+    size = weights
+    if db_ptr is not None:
+        size += filters
+    element = place_0 * BLOCK + tl.arange(0, BLOCK)
+    split = tl.arange(0, SPLIT).to(tl.int64)
+    parts = tl.load(
+        partial_ptr + split[:, None] * size + element[None, :],
+        mask=(element < size)[None, :],
+        other=0.0,
+    )
+    total = tl.sum(parts, axis=0)
+    if scale_ptr is not None:
+        total *= tl.load(scale_ptr) * tl.load(factor_ptr).to(tl.float32)
+    k = element // (taps * channels)
+    t = element // channels % taps
+    c = element % channels
+    tl.store(dw_ptr + (k * channels + c) * taps + t, total, mask=element < weights)
+    if db_ptr is not None:
+        tl.store(db_ptr + (element - weights), total, mask=(element >= weights) & (element < size))
+
+
+@triton.jit
+def mean_at(
+    sums_ptr, weights_ptr, loss_ptr, scale_ptr, parts, count, FACTOR: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """`mean`, as the program at this place of its grid."""
+    total = tl.zeros((BLOCK,), tl.float32)
+    weight = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, parts, BLOCK):
+        offsets = start + tl.arange(0, BLOCK)
+        total += tl.load(sums_ptr + offsets, mask=offsets < parts, other=0.0)
+        if weights_ptr is not None:
+            weight += tl.load(weights_ptr + offsets, mask=offsets < parts, other=0.0)
+    divisor = tl.sum(weight, axis=0)
+    if weights_ptr is None:
+        divisor += count
+    empty = divisor == 0.0
+    divisor = tl.where(empty, 1.0, divisor)
+    tl.store(loss_ptr, tl.where(empty, float("nan"), tl.sum(total, axis=0) / divisor))
+    tl.store(scale_ptr, tl.where(empty, 0.0, FACTOR / divisor))
+
+
+@triton.jit
+def scaled_at(place_0, x_ptr, scale_ptr, factor_ptr, y_ptr, elements, BLOCK: tl.constexpr):
+    """`scaled`, as the program at this place of its grid."""
+    place_0 = tl.full((), place_0, tl.int32)
+    offsets = place_0.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = offsets < elements
+    factor = tl.load(scale_ptr) * tl.load(factor_ptr).to(tl.float32)
+    y = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32) * factor
+    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=["samples", "each"])
+def samples_pass(
+    x_ptr, stack_0_conv_weight_ptr, stack_0_conv_bias_ptr, kept_ptr, kept_int8_ptr,
+    stack_1_conv_weight_ptr, stack_1_conv_bias_ptr, stack2_0_fc_weight_ptr, stack2_0_fc_bias_ptr,
+    stack2_1_fc_weight_ptr, stack2_1_fc_bias_ptr, fc_weight_ptr, fc_bias_ptr, labels_ptr,
+    kept_float32_ptr, loss_sums_added_ptr, loss_weights_added_ptr, samples, each,
+):
+    """Every program takes ``each`` of the samples through the forward pass, the loss and
+    the gradients of all activations, as launches of these nests would do it for all.
+    """
+    program = tl.program_id(0)
+    first = program.to(tl.int64) * each
+    n = tl.minimum(each, samples - program * each)
+    total = samples.to(tl.int64)
+    # lenet5.cnn:5 CONV(6, F=5, P=0) - RELU - POOL
+    for tile in range(tl.cdiv(n * 784, 64)):
+        conv_forward_at(
+            tile, x_ptr=x_ptr + first * 1024, w_ptr=stack_0_conv_weight_ptr,
+            bias_ptr=stack_0_conv_bias_ptr, y_ptr=kept_ptr + first * 1176,
+            index_ptr=kept_int8_ptr + first * 1176, aux=(), seed=0, rows=n * 784, H=32, W=32, C=1,
+            K=6, P=28, Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
+            DILATION_W=1, GROUPS=1, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue, PRECISION="ieee",
+            BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
+        )
+    tl.debug_barrier()
+    # lenet5.cnn:5 CONV(16, F=5, P=0) - RELU - POOL
+    for tile in range(tl.cdiv(n * 100, 64)):
+        conv_forward_at(
+            tile, x_ptr=kept_ptr + first * 1176, w_ptr=stack_1_conv_weight_ptr,
+            bias_ptr=stack_1_conv_bias_ptr, y_ptr=kept_ptr + (total * 1184 + first * 400),
+            index_ptr=kept_int8_ptr + (total * 1184 + first * 400), aux=(), seed=0, rows=n * 100,
+            H=14, W=14, C=6, K=16, P=10, Q=10, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue,
+            PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
+        )
+    tl.debug_barrier()
+    # lenet5.cnn:6 FC(120)
+    for tile in range(n):
+        transpose_at(
+            tile, x_ptr=kept_ptr + (total * 1184 + first * 400),
+            y_ptr=kept_ptr + (total * 1584 + first * 400), ROWS=25, COLUMNS=16, BLOCK_M=32,
+            BLOCK_N=32,
+        )
+    tl.debug_barrier()
+    # lenet5.cnn:6 FC(120) - RELU
+    for tile in range(tl.cdiv(n, 16)):
+        matmul_at(
+            tile, a_ptr=kept_ptr + (total * 1584 + first * 400), b_ptr=stack2_0_fc_weight_ptr,
+            bias_ptr=stack2_0_fc_bias_ptr, y_ptr=kept_ptr + (total * 1984 + first * 120),
+            row_sum_ptr=None, aux=(), seed=0, rows=n, depth=400, COLUMNS=120, A_ROW=400, A_DEPTH=1,
+            B_DEPTH=1, B_COLUMN=400, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=16,
+            BLOCK_N=128, BLOCK_K=16,
+        )
+    tl.debug_barrier()
+    # lenet5.cnn:6 FC(84) - RELU
+    for tile in range(tl.cdiv(n, 16) * 3):
+        matmul_at(
+            tile, a_ptr=kept_ptr + (total * 1984 + first * 120), b_ptr=stack2_1_fc_weight_ptr,
+            bias_ptr=stack2_1_fc_bias_ptr, y_ptr=kept_ptr + (total * 2112 + first * 84),
+            row_sum_ptr=None, aux=(), seed=0, rows=n, depth=120, COLUMNS=84, A_ROW=120, A_DEPTH=1,
+            B_DEPTH=1, B_COLUMN=120, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=16,
+            BLOCK_N=32, BLOCK_K=32,
+        )
+    tl.debug_barrier()
+    # lenet5.cnn:7 FC(10)
+    for tile in range(tl.cdiv(n, 16)):
+        matmul_at(
+            tile, a_ptr=kept_ptr + (total * 2112 + first * 84), b_ptr=fc_weight_ptr,
+            bias_ptr=fc_bias_ptr, y_ptr=kept_ptr + (total * 2208 + first * 10), row_sum_ptr=None,
+            aux=(), seed=0, rows=n, depth=84, COLUMNS=10, A_ROW=84, A_DEPTH=1, B_DEPTH=1,
+            B_COLUMN=84, EPILOGUE=keep, PRECISION="ieee", BLOCK_M=16, BLOCK_N=16, BLOCK_K=32,
+        )
+    tl.debug_barrier()
+    # output, SOFTMAX
+    for tile in range(tl.cdiv(n, 128)):
+        cross_entropy_at(
+            tile, x_ptr=kept_ptr + (total * 2208 + first * 10), labels_ptr=labels_ptr + first,
+            class_weights_ptr=None, sums_ptr=kept_float32_ptr + first,
+            weights_ptr=kept_float32_ptr + (total * 16 + first),
+            dx_ptr=kept_ptr + (total * 2224 + first * 10), rows=n, C=10, IGNORE=-100, SMOOTH=0.0,
+            TOTAL=10.0, ROWS=128, COLS=16,
+        )
+    tl.debug_barrier()
+    add_up_at(
+        parts_ptr=kept_float32_ptr + first, total_ptr=loss_sums_added_ptr + program,
+        parts=tl.cdiv(n, 128), BLOCK=128,
+    )
+    add_up_at(
+        parts_ptr=kept_float32_ptr + (total * 16 + first),
+        total_ptr=loss_weights_added_ptr + program, parts=tl.cdiv(n, 128), BLOCK=128,
+    )
+    # lenet5.cnn:7 fc_grad_input_relu_gradient of FC(10) - RELU
+    for tile in range(tl.cdiv(n, 16) * 3):
+        matmul_at(
+            tile, a_ptr=kept_ptr + (total * 2224 + first * 10), b_ptr=fc_weight_ptr, bias_ptr=None,
+            y_ptr=kept_ptr + (total * 2240 + first * 84), row_sum_ptr=None,
+            aux=(kept_ptr + (total * 2112 + first * 84),), seed=0, rows=n, depth=10, COLUMNS=84,
+            A_ROW=10, A_DEPTH=1, B_DEPTH=84, B_COLUMN=1, EPILOGUE=relu_gradient_epilogue,
+            PRECISION="ieee", BLOCK_M=16, BLOCK_N=32, BLOCK_K=16,
+        )
+    tl.debug_barrier()
+    # lenet5.cnn:6 fc_grad_input_relu_gradient of FC(84) - RELU
+    for tile in range(tl.cdiv(n, 16)):
+        matmul_at(
+            tile, a_ptr=kept_ptr + (total * 2240 + first * 84), b_ptr=stack2_1_fc_weight_ptr,
+            bias_ptr=None, y_ptr=kept_ptr + (total * 2336 + first * 120), row_sum_ptr=None,
+            aux=(kept_ptr + (total * 1984 + first * 120),), seed=0, rows=n, depth=84, COLUMNS=120,
+            A_ROW=84, A_DEPTH=1, B_DEPTH=120, B_COLUMN=1, EPILOGUE=relu_gradient_epilogue,
+            PRECISION="ieee", BLOCK_M=16, BLOCK_N=128, BLOCK_K=32,
+        )
+    tl.debug_barrier()
+    # lenet5.cnn:6 fc_grad_input of FC(120)
+    for tile in range(tl.cdiv(n, 16) * 7):
+        matmul_at(
+            tile, a_ptr=kept_ptr + (total * 2336 + first * 120), b_ptr=stack2_0_fc_weight_ptr,
+            bias_ptr=None, y_ptr=kept_ptr + (total * 2464 + first * 400), row_sum_ptr=None, aux=(),
+            seed=0, rows=n, depth=120, COLUMNS=400, A_ROW=120, A_DEPTH=1, B_DEPTH=400, B_COLUMN=1,
+            EPILOGUE=keep, PRECISION="ieee", BLOCK_M=16, BLOCK_N=64, BLOCK_K=32,
+        )
+    tl.debug_barrier()
+    # lenet5.cnn:6 flatten_gradient of FC(120)
+    for tile in range(n):
+        transpose_at(
+            tile, x_ptr=kept_ptr + (total * 2464 + first * 400),
+            y_ptr=kept_ptr + (total * 2864 + first * 400), ROWS=16, COLUMNS=25, BLOCK_M=32,
+            BLOCK_N=32,
+        )
+    tl.debug_barrier()
+    # lenet5.cnn:5 relu_gradient of RELU
+    for tile in range(tl.cdiv(n * 400, 1024)):
+        pointwise_at(
+            tile, x_ptr=kept_ptr + (total * 2864 + first * 400),
+            y_ptr=kept_ptr + (total * 3264 + first * 400),
+            aux=(kept_ptr + (total * 1184 + first * 400),), seed=0, elements=n * 400,
+            EPILOGUE=relu_gradient_epilogue, BLOCK=1024,
+        )
+    tl.debug_barrier()
+    # lenet5.cnn:5 maxpool_gradient of POOL
+    for tile in range(tl.cdiv(n * 100, 64)):
+        max_pool_gradient_at(
+            tile, 0, dy_ptr=kept_ptr + (total * 3264 + first * 400),
+            index_ptr=kept_int8_ptr + (total * 1184 + first * 400),
+            dx_ptr=kept_ptr + (total * 3664 + first * 1600), rows=n * 100, aux=(), seed=0,
+            EPILOGUE=keep, H=10, W=10, C=16, OH=5, OW=5, KH=2, KW=2, SH=2, SW=2, PT=0, PL=0,
+            ROWS=64, COLS=16,
+        )
+    tl.debug_barrier()
+    # lenet5.cnn:5 conv_grad_input_relu_gradient of CONV(16, F=5, P=0) - RELU
+    for tile in range(tl.cdiv(n * 196, 64)):
+        conv_grad_input_at(
+            tile, 0, dy_ptr=kept_ptr + (total * 3664 + first * 1600), w_ptr=stack_1_conv_weight_ptr,
+            bias_ptr=None, dx_ptr=kept_ptr + (total * 5264 + first * 1176),
+            aux=(kept_ptr + first * 1176,), seed=0, rows=n * 196, H=14, W=14, C=6, K=16, P=10, Q=10,
+            R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1,
+            GROUPS=1, PERIOD_H=1, PERIOD_W=1, EPILOGUE=relu_gradient_epilogue, PRECISION="ieee",
+            BLOCK_M=64, BLOCK_N=16, BLOCK_K=16,
+        )
+    tl.debug_barrier()
+    # lenet5.cnn:5 maxpool_gradient of POOL
+    for tile in range(tl.cdiv(n * 784, 128)):
+        max_pool_gradient_at(
+            tile, 0, dy_ptr=kept_ptr + (total * 5264 + first * 1176),
+            index_ptr=kept_int8_ptr + first * 1176, dx_ptr=kept_ptr + (total * 6448 + first * 4704),
+            rows=n * 784, aux=(), seed=0, EPILOGUE=keep, H=28, W=28, C=6, OH=14, OW=14, KH=2, KW=2,
+            SH=2, SW=2, PT=0, PL=0, ROWS=128, COLS=8,
+        )
+
+
+@triton.jit(do_not_specialize=["samples"])
+def weights_pass(
+    d_fc_ptr, stack2_1_relu_ptr, d_fc_weight_unscaled_ptr, d_fc_bias_unscaled_ptr,
+    d_stack2_1_fc_ptr, stack2_0_relu_ptr, d_stack2_1_fc_weight_unscaled_ptr,
+    d_stack2_1_fc_bias_unscaled_ptr, d_stack2_0_fc_ptr, stack2_0_fc_flatten_ptr,
+    d_stack2_0_fc_weight_unscaled_ptr, d_stack2_0_fc_bias_unscaled_ptr, stack_0_pool_ptr,
+    d_stack_1_conv_ptr, d_stack_1_conv_weight_partial_ptr, x_ptr, d_stack_0_conv_ptr,
+    d_stack_0_conv_weight_partial_ptr, loss_sums_added_ptr, loss_weights_added_ptr, loss_ptr,
+    scale_ptr, samples,
+):
+    """Every program is one of a launch that sums over all samples, for parameters."""
+    place = tl.program_id(0)
+    n = samples
+    if place < 3:
+        # lenet5.cnn:7 fc_grad_weight of FC(10)
+        matmul_at(
+            place, a_ptr=d_fc_ptr, b_ptr=stack2_1_relu_ptr, bias_ptr=None,
+            y_ptr=d_fc_weight_unscaled_ptr, row_sum_ptr=d_fc_bias_unscaled_ptr, aux=(), seed=0,
+            rows=10, depth=n, COLUMNS=84, A_ROW=1, A_DEPTH=10, B_DEPTH=84, B_COLUMN=1,
+            EPILOGUE=keep, PRECISION="ieee", BLOCK_M=16, BLOCK_N=32, BLOCK_K=64,
+        )
+    elif place < 5:
+        # lenet5.cnn:6 fc_grad_weight of FC(84)
+        matmul_at(
+            place - 3, a_ptr=d_stack2_1_fc_ptr, b_ptr=stack2_0_relu_ptr, bias_ptr=None,
+            y_ptr=d_stack2_1_fc_weight_unscaled_ptr, row_sum_ptr=d_stack2_1_fc_bias_unscaled_ptr,
+            aux=(), seed=0, rows=84, depth=n, COLUMNS=120, A_ROW=1, A_DEPTH=84, B_DEPTH=120,
+            B_COLUMN=1, EPILOGUE=keep, PRECISION="ieee", BLOCK_M=64, BLOCK_N=128, BLOCK_K=64,
+        )
+    elif place < 19:
+        # lenet5.cnn:6 fc_grad_weight of FC(120)
+        matmul_at(
+            place - 5, a_ptr=d_stack2_0_fc_ptr, b_ptr=stack2_0_fc_flatten_ptr, bias_ptr=None,
+            y_ptr=d_stack2_0_fc_weight_unscaled_ptr, row_sum_ptr=d_stack2_0_fc_bias_unscaled_ptr,
+            aux=(), seed=0, rows=120, depth=n, COLUMNS=400, A_ROW=1, A_DEPTH=120, B_DEPTH=400,
+            B_COLUMN=1, EPILOGUE=keep, PRECISION="ieee", BLOCK_M=64, BLOCK_N=64, BLOCK_K=64,
+        )
+    elif place < 179:
+        # lenet5.cnn:5 conv_grad_weight of CONV(16, F=5, P=0)
+        conv_grad_weight_at(
+            (place - 19) % 5, (place - 19) // 5, x_ptr=stack_0_pool_ptr, dy_ptr=d_stack_1_conv_ptr,
+            partial_ptr=d_stack_1_conv_weight_partial_ptr, rows=n * 100, H=14, W=14, C=6, K=16,
+            P=10, Q=10, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
+            DILATION_W=1, GROUPS=1, BIAS=True, SPLIT=32, PRECISION="ieee", BLOCK_M=16, BLOCK_N=32,
+            BLOCK_K=64,
+        )
+    elif place < 307:
+        # lenet5.cnn:5 conv_grad_weight of CONV(6, F=5, P=0)
+        conv_grad_weight_at(
+            0, place - 179, x_ptr=x_ptr, dy_ptr=d_stack_0_conv_ptr,
+            partial_ptr=d_stack_0_conv_weight_partial_ptr, rows=n * 784, H=32, W=32, C=1, K=6, P=28,
+            Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1,
+            GROUPS=1, BIAS=True, SPLIT=128, PRECISION="ieee", BLOCK_M=16, BLOCK_N=32, BLOCK_K=64,
+        )
+    elif place < 308:
+        # output, SOFTMAX
+        mean_at(
+            sums_ptr=loss_sums_added_ptr, weights_ptr=loss_weights_added_ptr, loss_ptr=loss_ptr,
+            scale_ptr=scale_ptr, parts=tl.cdiv(n, tl.maximum(1, tl.cdiv(n, 264))), count=1,
+            FACTOR=1.0, BLOCK=1024,
+        )
+
+
+@triton.jit(do_not_specialize=["samples"])
+def scaling_pass(
+    d_stack_0_conv_weight_partial_ptr, d_stack_0_conv_weight_ptr, d_stack_0_conv_bias_ptr,
+    scale_ptr, d_loss_ptr, d_stack_1_conv_weight_partial_ptr, d_stack_1_conv_weight_ptr,
+    d_stack_1_conv_bias_ptr, d_stack2_0_fc_weight_unscaled_ptr, d_stack2_0_fc_weight_ptr,
+    d_stack2_0_fc_bias_unscaled_ptr, d_stack2_0_fc_bias_ptr, d_stack2_1_fc_weight_unscaled_ptr,
+    d_stack2_1_fc_weight_ptr, d_stack2_1_fc_bias_unscaled_ptr, d_stack2_1_fc_bias_ptr,
+    d_fc_weight_unscaled_ptr, d_fc_weight_ptr, d_fc_bias_unscaled_ptr, d_fc_bias_ptr, samples,
+):
+    """Every program is one of a launch that makes gradients of parameters final."""
+    place = tl.program_id(0)
+    if place < 3:
+        # lenet5.cnn:5 conv_grad_weight of CONV(6, F=5, P=0)
+        sum_partials_at(
+            place, partial_ptr=d_stack_0_conv_weight_partial_ptr, dw_ptr=d_stack_0_conv_weight_ptr,
+            db_ptr=d_stack_0_conv_bias_ptr, scale_ptr=scale_ptr, factor_ptr=d_loss_ptr, filters=6,
+            channels=1, taps=25, SPLIT=128, BLOCK=64,
+        )
+    elif place < 41:
+        # lenet5.cnn:5 conv_grad_weight of CONV(16, F=5, P=0)
+        sum_partials_at(
+            place - 3, partial_ptr=d_stack_1_conv_weight_partial_ptr,
+            dw_ptr=d_stack_1_conv_weight_ptr, db_ptr=d_stack_1_conv_bias_ptr, scale_ptr=scale_ptr,
+            factor_ptr=d_loss_ptr, filters=16, channels=6, taps=25, SPLIT=32, BLOCK=64,
+        )
+    elif place < 88:
+        # lenet5.cnn:6 fc_grad_weight of FC(120)
+        scaled_at(
+            place - 41, x_ptr=d_stack2_0_fc_weight_unscaled_ptr, scale_ptr=scale_ptr,
+            factor_ptr=d_loss_ptr, y_ptr=d_stack2_0_fc_weight_ptr, elements=48000, BLOCK=1024,
+        )
+    elif place < 89:
+        # lenet5.cnn:6 fc_grad_weight of FC(120)
+        scaled_at(
+            place - 88, x_ptr=d_stack2_0_fc_bias_unscaled_ptr, scale_ptr=scale_ptr,
+            factor_ptr=d_loss_ptr, y_ptr=d_stack2_0_fc_bias_ptr, elements=120, BLOCK=1024,
+        )
+    elif place < 99:
+        # lenet5.cnn:6 fc_grad_weight of FC(84)
+        scaled_at(
+            place - 89, x_ptr=d_stack2_1_fc_weight_unscaled_ptr, scale_ptr=scale_ptr,
+            factor_ptr=d_loss_ptr, y_ptr=d_stack2_1_fc_weight_ptr, elements=10080, BLOCK=1024,
+        )
+    elif place < 100:
+        # lenet5.cnn:6 fc_grad_weight of FC(84)
+        scaled_at(
+            place - 99, x_ptr=d_stack2_1_fc_bias_unscaled_ptr, scale_ptr=scale_ptr,
+            factor_ptr=d_loss_ptr, y_ptr=d_stack2_1_fc_bias_ptr, elements=84, BLOCK=1024,
+        )
+    elif place < 101:
+        # lenet5.cnn:7 fc_grad_weight of FC(10)
+        scaled_at(
+            place - 100, x_ptr=d_fc_weight_unscaled_ptr, scale_ptr=scale_ptr, factor_ptr=d_loss_ptr,
+            y_ptr=d_fc_weight_ptr, elements=840, BLOCK=1024,
+        )
+    elif place < 102:
+        # lenet5.cnn:7 fc_grad_weight of FC(10)
+        scaled_at(
+            place - 101, x_ptr=d_fc_bias_unscaled_ptr, scale_ptr=scale_ptr, factor_ptr=d_loss_ptr,
+            y_ptr=d_fc_bias_ptr, elements=10, BLOCK=1024,
+        )
+
+
 # ---- what every generated network shares ---------------------------------------------------------
 
 
@@ -1172,6 +2163,7 @@ class TrainingStep:
         self.calls: dict[Any, int] = {}
         self.state: object = None
         self.stream: torch.cuda.Stream | None = None
+        self.one: Tensor | None = None
 
     def __call__(self, *tensors: Any) -> Tensor:
         """The mean loss of a batch before the step on it, detached; nothing waits for the device.
@@ -1214,7 +2206,10 @@ class TrainingStep:
         self.model.zero_grad(set_to_none=True)
         with torch.enable_grad():
             loss: Tensor = self.model(*torch.utils._pytree.tree_unflatten(leaves, tree))
-            loss.backward()  # type: ignore[no-untyped-call]
+            one = self.one
+            if one is None or one.dtype != loss.dtype or one.device != loss.device:
+                one = self.one = torch.ones_like(loss)
+            loss.backward(one)  # type: ignore[no-untyped-call]  # it would make a one every time
         self.optimizer.step()
         self.model.zero_grad(set_to_none=True)
         return loss.detach()
@@ -1321,13 +2316,25 @@ def check_input(x: Tensor, name: str, shape: Sequence[int], layout: str) -> Tens
     return x.movedim(-1, 1) if last else x
 
 
+FEW = 1024
+
+
+def least_and_most(y: Tensor) -> tuple[int, int]:
+    """Of whole numbers, one at least."""
+    if y.numel() <= FEW:
+        numbers = y.flatten().tolist()
+        return min(numbers), max(numbers)
+    low, high = torch.aminmax(y)
+    return int(low), int(high)
+
+
 def check_classes(y: Tensor, of: str, classes: int, ignored: float | None) -> None:
     """ValueError unless all of ``y`` lie in [0, classes) or are ``ignored``."""
     if y.numel() == 0:
         return
-    low, high = (int(v) for v in torch.aminmax(y))
+    low, high = least_and_most(y)
     if (low < 0 or high >= classes) and ignored is not None:
-        low, high = (int(v) for v in torch.aminmax(torch.where(y == ignored, 0, y)))
+        low, high = least_and_most(torch.where(y == ignored, 0, y))
     if low < 0 or high >= classes:
         worst = low if low < 0 else high
         raise ValueError(
@@ -1497,6 +2504,10 @@ class Network(nn.Module):
         """The loss of raw outputs against labels: the sum over the heads, by their weights."""
         raise NotImplementedError
 
+    def loss_at_once(self, inputs: list[Tensor], labels: dict[str, Tensor]) -> Tensor | None:
+        """The loss by kernels that work out the gradients too, where there are such; else None."""
+        return None
+
     def predictions(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """What each output's head predicts."""
         return outputs
@@ -1520,8 +2531,11 @@ class Network(nn.Module):
         if len(tensors) == count:
             return self._result(self._outputs(inputs))
         labels = self._labels(tensors[count], inputs[0])
-        outputs = self._outputs(inputs)
-        loss = self.losses(outputs, labels)
+        outputs: dict[str, Tensor] = {}
+        loss = self.loss_at_once(inputs, labels)
+        if loss is None:
+            outputs = self._outputs(inputs)
+            loss = self.losses(outputs, labels)
         if self.PENALTIES:
             loss = loss + self.penalty()
         for name, (l1, l2) in self.HIDDEN.items() if self.training else ():
@@ -1687,3 +2701,18 @@ class LeNet5(Network):
 
     def predictions(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"output": torch.softmax(outputs["output"], dim=1)}
+
+    def loss_at_once(
+        self, inputs: list[Tensor], labels: dict[str, Tensor]
+    ) -> Tensor | None:
+        (x,) = inputs
+        if not self.training or not torch.is_grad_enabled():
+            return None
+        if x.requires_grad:
+            return None
+        check_device(x, keep)
+        x = x.permute(0, 2, 3, 1).contiguous()
+        y = labels["output"].contiguous()
+        with torch.cuda.device_of(x):
+            loss = LeNet5Step.apply(x.dtype, x, y, *self.tensors())
+        return loss
