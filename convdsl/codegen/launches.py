@@ -20,7 +20,7 @@ from convdsl.ir.types import DType, TensorType
 
 # names that generated functions use for themselves
 RESERVED = frozenset(
-    """n p ctx seed training dtype new infer outputs self keep labels len
+    """n p ctx seed training dtype weights new infer outputs self keep labels len
     torch triton tl nn Tensor Any ClassVar Sequence Network check_device new_seed""".split()  # noqa: SIM905
 )
 
@@ -116,9 +116,16 @@ class FunctionBody:
     """Writes the lines for a list of nodes into ``out``."""
 
     def __init__(
-        self, out: Writer, kernels: Kernels, names: dict[Value, str], needed: set[Value]
+        self,
+        out: Writer,
+        kernels: Kernels,
+        names: dict[Value, str],
+        needed: set[Value],
+        orders: Mapping[Value, tuple[int, ...]] | None = None,
     ) -> None:
+        """orders: of the axes in memory, for values without a batch that have one of their own."""
         self.out, self.kernels, self.names, self.needed = out, kernels, names, needed
+        self.orders = orders or {}
 
     def nodes(self, nodes: Sequence[Node], keep: set[Value]) -> None:
         """All nodes in order; values not in ``keep`` are freed after their last reader."""
@@ -166,7 +173,11 @@ class FunctionBody:
         """``name = new((n, 28, 28, 6))``; the dtype only where it is not the computing one."""
         kind = value.type
         dtype = "" if kind.dtype is DType.COMPUTE else f", dtype=torch.{kind.dtype.value}"
-        self.out.assign(self.names[value], f"new({storage_shape(kind)}{dtype})")
+        shape, view = storage_shape(kind), ""
+        if order := self.orders.get(value):
+            shape = f"({', '.join(str(kind.shape[axis]) for axis in order)})"
+            view = f".permute{tuple(order.index(axis) for axis in range(len(order)))}"
+        self.out.assign(self.names[value], f"new({shape}{dtype}){view}")
 
     def schedule(self, schedule: Schedule, comment: str, made: Epilogue | None = None) -> None:
         """Scratch, launches, scratch freed."""

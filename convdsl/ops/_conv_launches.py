@@ -107,7 +107,7 @@ def _band(
 
 
 def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | None) -> Schedule:
-    """dw in torch's layout, and db unless None: shares over stretches of pixels, then their sum."""
+    """dw in the weight's order, and db unless None: shares over stretches of pixels, then a sum."""
     filters, taps, channels = geometry.weight[0], geometry.taps, geometry.group_channels
     tile = weight_gradient_tile(geometry.group_filters, taps * channels)
     tiles = -(-geometry.group_filters // tile.m) * -(-taps * channels // tile.n) * geometry.groups
@@ -133,5 +133,5 @@ def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | 
         tile.stages,
         touched=geometry.touched_of_x(x),
     )
-    total = total_of(partial, dw, db, (filters, channels, taps))
+    total = total_of(partial, dw, db)
     return Schedule((shares, total), (partial,))

@@ -13,24 +13,19 @@ def total_of(
     partial: Value,
     dw: Value,
     db: Value | None,
-    sizes: tuple[int, int, int],
     block: int = REDUCE_BLOCK,
 ) -> Launch:
-    """The launch that adds up ``partial`` (split, filters * taps * channels [+ filters]).
-
-    sizes: (filters, channels, taps), in which order ``dw`` is written.
-    """
+    """The launch that adds up ``partial``: (split, elements of ``dw`` and then of ``db``)."""
     split, *size = partial.type.shape
-    filters, channels, taps = sizes
+    biases = db.type.elements if db else 0
     return Launch(
         Nest("reduce", "sum_partials"),
         {
             "partial_ptr": partial,
             "dw_ptr": dw,
             "db_ptr": db,
-            "filters": Size(f"{filters}"),
-            "channels": Size(f"{channels}"),
-            "taps": Size(f"{taps}"),
+            "weights": Size(f"{dw.type.elements}"),
+            "biases": Size(f"{biases}"),
             "SPLIT": split,
             "BLOCK": block,
         },
