@@ -203,9 +203,9 @@ def _module(graph: Graph, weights: list[Parameter], out: Writer) -> None:
         if weights:
             out.line("WEIGHTS = {")
             with out.indent():
-                for p in weights:
-                    order = p.permute or tuple(range(len(p.value.type.shape)))
-                    out.line(f'"{p.path}": {order},')
+                for weight in weights:
+                    axes = weight.permute or tuple(range(len(weight.value.type.shape)))
+                    out.line(f'"{weight.path}": {axes},')
             out.line("}")
             out.line()
         arguments = ", ".join(f"{names[v]}: Tensor" for v in graph.inputs)

@@ -46,7 +46,7 @@ class Watched(nn.Parameter):
     """A parameter whose ``data`` shares its version, so that edits through it are seen."""
 
     @property
-    def data(self) -> Tensor:  # type: ignore[override]
+    def data(self) -> Tensor:
         return self.detach()
 
     @data.setter
