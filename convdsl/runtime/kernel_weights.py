@@ -87,7 +87,8 @@ class Copies:
             if isinstance(weight, nn.Parameter):
                 older = weight.__dict__.get("kernel_copy")
                 if older and older.copies is not replaced:
-                    older.copies.shared = self.shared = True
+                    older.copies.share()
+                    self.share()
                 weight.__dict__["kernel_copy"] = Half(self, number)
 
     def read(self, dtype: torch.dtype, *, surely: bool = False) -> list[Tensor]:
@@ -136,6 +137,10 @@ class Copies:
                     self.views[number].data.copy_(weight)
         aligned = self.table.hold(rows, capturing=False)
         launch(cast, self.table, {"flat_ptr": flat, "ALIGNED": aligned})
+
+    def share(self) -> None:
+        """A weight has a copy elsewhere too, and who writes that one may not know of this."""
+        self.shared, self.sure = True, [False] * len(self.weights)
 
     def given_out(self) -> None:
         """Gradients may follow, and after them a step that nobody tells us of."""
