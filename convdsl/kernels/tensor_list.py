@@ -36,13 +36,14 @@ def store_half(place, offsets, value, mask, ALIGNED: tl.constexpr):
 
     An address of 0 is no tensor. Rounds to nearest.
     """
-    half = tl.load(place)
+    half, brain = tl.load(place), tl.load(place + 1)
+    # as 8 divides the address a thread stores the four elements that it has; for eight, as 16
+    # would allow, threads would have to exchange theirs
     if half != 0:
         pointer = half.to(tl.pointer_type(tl.float16))
-        pointer = tl.multiple_of(pointer, 16) if ALIGNED else pointer
+        pointer = tl.multiple_of(pointer, 8) if ALIGNED else pointer
         tl.store(pointer + offsets, value.to(tl.float16), mask=mask)
-    brain = tl.load(place + 1)
     if brain != 0:
         pointer = brain.to(tl.pointer_type(tl.bfloat16))
-        pointer = tl.multiple_of(pointer, 16) if ALIGNED else pointer
+        pointer = tl.multiple_of(pointer, 8) if ALIGNED else pointer
         tl.store(pointer + offsets, value.to(tl.bfloat16), mask=mask)
