@@ -16,8 +16,8 @@ In another type kernels read views of one flat copy. Who keeps it up to date:
   torch's fused optimisers change none: who steps with another optimiser gets a launch a pass.
 - Edits through ``.data`` change no version either. So a weight that an optimiser of ours steps
   becomes a `Watched`, whose ``.data`` shares its version.
-- What writes through a raw pointer must say so, as torch asks of it
-  (``torch.autograd.graph.increment_version``).
+- What writes through a raw pointer, or through a ``.data`` that was taken before, must say so, as
+  torch asks of it (``torch.autograd.graph.increment_version``).
 
 A CUDA graph of a training step reads the copy and writes it: before every replay
 `KernelNetwork.ready` looks after it as above. In a graph that somebody else captures every pass
@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from convdsl.kernels.cast import cast
-from convdsl.runtime.support import Network
+from convdsl.runtime.support import Network, parameters_of
 from convdsl.runtime.tensor_table import Table, launch
 
 #: elements from one start in the flat copy to the next: what a line of memory holds
@@ -211,7 +211,8 @@ class KernelNetwork(Network):
         return views
 
     def ready(self, dtype: torch.dtype) -> object:
-        weights = self._weights(self.tensors())
+        learned = parameters_of(self)
+        weights = [learned[p] if p in learned else self.get_buffer(p) for p in self.WEIGHTS]
         if all(weight.dtype == dtype for weight in weights):
             return None
         copies = self._copies_of(weights)

@@ -1890,7 +1890,8 @@ class KernelNetwork(Network):
         return views
 
     def ready(self, dtype: torch.dtype) -> object:
-        weights = self._weights(self.tensors())
+        learned = parameters_of(self)
+        weights = [learned[p] if p in learned else self.get_buffer(p) for p in self.WEIGHTS]
         if all(weight.dtype == dtype for weight in weights):
             return None
         copies = self._copies_of(weights)
