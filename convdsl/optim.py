@@ -5,13 +5,14 @@ schedulers and state_dicts are torch's, and a state_dict of one loads into the o
 run for float32 parameters on a CUDA or ROCm device, or under TRITON_INTERPRET=1; whatever else a
 group holds is handed to torch's own fused step. Parameters, gradients and state stay where they
 are: the kernels find them through a table of addresses that is compared before every step, so
-nothing is computed on stale memory.
+nothing is computed on stale memory. Where a network's kernels read a 16-bit copy of a parameter,
+the launch that steps it writes that too (`convdsl.runtime.kernel_weights` says how they meet).
 
 Learning rates and all other numbers are values on the device, which `refresh` brings up to date:
 a CUDA graph that a step was captured in sees what a scheduler changes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf, log
 from typing import Any
@@ -24,6 +25,31 @@ from torch.optim.sgd import sgd as torch_sgd
 from convdsl.runtime.tensor_table import Numbers, Rows, Table, alike, in_order, launch, suits
 
 Group = dict[str, Any]
+
+
+def halves(parameters: Sequence[Tensor]) -> list[tuple[Tensor | int, Tensor | int]]:
+    """Of each parameter the float16 and the bfloat16 copy to write as well, 0 for none."""
+    found: list[tuple[Tensor | int, Tensor | int]] = []
+    for parameter in parameters:
+        half = parameter.__dict__.get("kernel_copy")
+        copy = half.place(parameter) if half else None
+        kinds = (torch.float16, torch.bfloat16)
+        one, two = (copy if copy is not None and copy.dtype == kind else 0 for kind in kinds)
+        found.append((one, two))
+    return found
+
+
+def stepped(
+    parameters: Sequence[Tensor], copies: Sequence[tuple[Tensor | int, Tensor | int]]
+) -> None:
+    """Say that these have new numbers, and so have their ``copies``: kernels change no version."""
+    views = [copy for pair in copies for copy in pair if isinstance(copy, Tensor)]
+    # of the copies one view is enough, but there may be several networks
+    flat = {view.untyped_storage().data_ptr(): view for view in views}
+    torch.autograd.graph.increment_version([*parameters, *flat.values()])
+    for parameter, pair in zip(parameters, copies, strict=True):
+        if any(isinstance(copy, Tensor) for copy in pair):
+            parameter.__dict__["kernel_copy"].written(parameter)
 
 
 class _Fused(torch.optim.Optimizer):
@@ -139,7 +165,7 @@ class SGD(_Fused, torch.optim.SGD):
     Raises ValueError for numbers out of range.
     """
 
-    COLUMNS = 6
+    COLUMNS = 8
 
     def __init__(
         self,
@@ -192,15 +218,17 @@ class SGD(_Fused, torch.optim.SGD):
                     for b, p in zip(buffers, parameters, strict=True)
                 ]
                 buffers = [b for b, _ in last if isinstance(b, Tensor)]
+            copies = halves(parameters)
             tensors = [
-                (p, alike(g, p), *rest)
-                for p, g, rest in zip(parameters, gradients, last, strict=True)
+                (p, alike(g, p), *rest, *copy)
+                for p, g, rest, copy in zip(parameters, gradients, last, copies, strict=True)
             ]
             from convdsl.kernels.sgd import sgd
 
             table, shared = self._table(number, tensors, capturing)
             flags = {"MOMENTUM": momentum, "NESTEROV": nesterov, "MAXIMIZE": maximize}
             launch(sgd, table, shared | flags)
+            stepped(parameters, copies)
         if momentum:
             for parameter, buffer in zip(parameters, buffers, strict=True):
                 self.state[parameter]["momentum_buffer"] = buffer
@@ -209,7 +237,7 @@ class SGD(_Fused, torch.optim.SGD):
 class _Adam(_Fused):
     """Adam and AdamW: the difference is torch's group entry ``decoupled_weight_decay``."""
 
-    COLUMNS = 8
+    COLUMNS = 10
 
     def _group_numbers(self, group: Group) -> tuple[Any, ...]:
         one, two = group["betas"]
@@ -246,20 +274,22 @@ class _Adam(_Fused):
             )
         elif parameters:
             names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[: 3 if amsgrad else 2]
+            copies = halves(parameters)
             tensors: list[tuple[Tensor | int, ...]] = []
-            for parameter, gradient in zip(parameters, gradients, strict=True):
+            for parameter, gradient, copy in zip(parameters, gradients, copies, strict=True):
                 state = self.state[parameter]
                 state["step"] = state["step"].to(parameter.device, torch.float32)
                 for name in names:
                     state[name] = alike(state[name], parameter)
                 kept = [*(state[name] for name in names), *[0] * (3 - len(names)), state["step"]]
-                tensors.append((parameter, alike(gradient, parameter), *kept))
+                tensors.append((parameter, alike(gradient, parameter), *kept, *copy))
             torch._foreach_add_([self.state[parameter]["step"] for parameter in parameters], 1.0)
             from convdsl.kernels.adam import adam
 
             table, shared = self._table(number, tensors, capturing)
             flags = {"DECOUPLED": decoupled, "AMSGRAD": amsgrad, "MAXIMIZE": maximize}
             launch(adam, table, shared | flags)
+            stepped(parameters, copies)
 
 
 class Adam(_Adam, torch.optim.Adam):

@@ -81,7 +81,7 @@ def to_torchvision(
     result: dict[str, Tensor] = {}
     for key, given in like.items():
         if key in found:
-            result[key] = ours[found[key]].detach().clone().reshape(_shape(given))
+            result[key] = ours[found[key]].detach().contiguous().clone().reshape(_shape(given))
         elif isinstance(given, Tensor) and not given.is_meta:
             result[key] = given.detach().clone()
         else:

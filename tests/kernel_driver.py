@@ -116,11 +116,13 @@ def run(
     aux: Sequence[Tensor] = (),
     seed: int = 0,
     orders: Sequence[Order] | None = None,
+    made: Sequence[Order] | None = None,
 ) -> tuple[Tensor, ...]:
     """Outputs of ``op`` as its kernels compute them; with ``pool``, the pooled map and the index.
 
     aux: logical tensors of the shape of the op's (un-pooled) output, and parameters. orders: how
-    the parameters are stored; without it as weights of convolutions are.
+    the parameters are stored; without it as weights of convolutions are. made: the same of the
+    outputs that have no batch axis, as gradients of parameters do not.
     """
     node = node_of(op, inputs, parameters)
     n, compute = inputs[0].shape[0], inputs[0].dtype
@@ -147,11 +149,16 @@ def run(
         aux=tuple(of_parameter[id(t)] if id(t) in of_parameter else stored(t) for t in aux),
         seed=seed,
     )
-    return tuple(logical(tensors[v], v.type) for v in outputs)
+    if made is None:
+        made = [None if v.type.batched else PERMUTES.get(len(v.type.shape)) for v in outputs]
+    return tuple(logical(tensors[v], v.type, order) for v, order in zip(outputs, made, strict=True))
 
 
-def logical(tensor: Tensor, kind: TensorType) -> Tensor:
-    """A stored tensor in the order of its type."""
+def logical(tensor: Tensor, kind: TensorType, order: Order = None) -> Tensor:
+    """A stored tensor in the order of its type. order: of the axes of one without a batch."""
+    if order:
+        sizes = [kind.shape[axis] for axis in order]
+        return tensor.view(sizes).permute([order.index(axis) for axis in range(len(order))])
     if kind.batched and tensor.ndim in PERMUTES:
         return tensor.movedim(-1, 1)
     return tensor

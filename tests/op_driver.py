@@ -57,6 +57,7 @@ def kernels(
     parameters: Sequence[Tensor] = (),
     seed: int = 0,
     orders: Sequence[Order] | None = None,
+    made: Sequence[Order] | None = None,
 ) -> Any:
     """All outputs of ``op`` as its kernels compute them, in the dtype of the first input."""
     if op.is_view(TensorType(tuple(inputs[0].shape[1:]))):
@@ -65,7 +66,7 @@ def kernels(
     if isinstance(op, Layer) and len(parts := op.split(node_of(op, inputs, parameters))) > 1:
         return _by_parts(op, parts, inputs, parameters, seed)
     if op.expression(*(f"t{i}" for i in range(len(operands)))) is None:
-        return run(op, *inputs, parameters=parameters, seed=seed, orders=orders)
+        return run(op, *inputs, parameters=parameters, seed=seed, orders=orders, made=made)
     node = node_of(op, inputs, parameters)
     tile = node.operands.index(tile_of(node))
     return run(
@@ -76,6 +77,7 @@ def kernels(
         aux=[*operands[:tile], *operands[tile + 1 :]],
         seed=seed,
         orders=orders,
+        made=made,
     )
 
 
@@ -100,8 +102,9 @@ def reference(
     parameters: Sequence[Tensor] = (),
     seed: int = 0,
     orders: Sequence[Order] | None = None,
+    made: Sequence[Order] | None = None,
 ) -> Any:
-    """All outputs of ``op`` by its torch reference, in evaluation; ``orders`` are not asked."""
+    """All outputs of ``op`` by its torch reference, in evaluation; no order is asked."""
     return meaning(op, *inputs, *parameters, training=False, seed=seed)
 
 
@@ -132,6 +135,7 @@ def forward_backward(
     cotangent = build.value("dy", node.output.type)
     table[cotangent] = dy
     gradients = layer.gradient(node, cotangent, build)
+    orders_made = {gradients[v]: order for v, order in orders.items() if v in gradients}
     for step in build.nodes:
         made = by(
             step.op,
@@ -139,6 +143,7 @@ def forward_backward(
             parameters=[table[v] for v in step.parameters],
             seed=seed,
             orders=[orders[v] for v in step.parameters],
+            made=[orders_made.get(v) for v in step.outputs],
         )
         for value, tensor in zip(step.outputs, made, strict=True):
             assert tuple(tensor.shape[1:] if value.type.batched else tensor.shape) == (

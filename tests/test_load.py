@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_model
 from torch import Tensor, nn
 
 import convdsl
@@ -74,7 +74,7 @@ def python(program: str, folder: Path, **environment: str) -> "subprocess.Comple
 
 def test_state_dict_through_safetensors(model: nn.Module, net: Network, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    save_file(model.state_dict(), path)
+    save_model(model, str(path))  # which brings weights into the order of their axes
     x, y = batch()
     for target in TARGETS:
         other = net.module(device="cpu", target=target)

@@ -69,8 +69,18 @@ def definition(module: str, name: str) -> Definition:
 @cache
 def kernel_names() -> frozenset[str]:
     """Every name defined in ``convdsl.kernels``: a local variable must not hide one."""
-    modules = (path.stem for path in sorted(PACKAGE.joinpath("kernels").glob("*.py")))
-    return frozenset(name for m in modules for name in read_module(f"kernels.{m}").definitions)
+    return _names_in("kernels")
+
+
+@cache
+def support_names() -> frozenset[str]:
+    """Every name defined in ``convdsl.runtime``: a network's class must not take one's place."""
+    return _names_in("runtime")
+
+
+def _names_in(room: str) -> frozenset[str]:
+    modules = (path.stem for path in sorted(PACKAGE.joinpath(room).glob("*.py")))
+    return frozenset(name for m in modules for name in read_module(f"{room}.{m}").definitions)
 
 
 class Copier:

@@ -2,6 +2,7 @@
 
 import re
 
+from convdsl.codegen.copy_source import support_names
 from convdsl.codegen.writer import Writer, one_line
 from convdsl.ir.graph import Graph, Node, Role
 from convdsl.ir.group import members
@@ -15,7 +16,8 @@ def class_name(graph: Graph) -> str:
     words = re.findall(r"[A-Za-z0-9]+", graph.name)
     name = "".join(word[0].upper() + word[1:] for word in words) or "Net"
     name = f"Net{name}" if name[0].isdigit() else name
-    return f"{name}Net" if name in {"Network", "Tensor", "None", "True", "False"} else name
+    taken = support_names() | {"Tensor", "None", "True", "False"}
+    return f"{name}Net" if name in taken else name
 
 
 def results_type(graph: Graph) -> str:
@@ -73,9 +75,9 @@ def _penalties(graph: Graph, out: Writer) -> None:
 _TABLES = {Role.LEARNED: "TABLE", Role.STATE: "STATE", Role.CONSTANT: "CONSTANTS"}
 
 
-def class_head(graph: Graph, what: str, out: Writer) -> None:
+def class_head(graph: Graph, what: str, out: Writer, base: str = "Network") -> None:
     """The first lines of the network's class, up to its methods."""
-    out.line(f"class {class_name(graph)}(Network):")
+    out.line(f"class {class_name(graph)}({base}):")
     with out.indent():
         out.line(f'"""{class_name(graph)} {what}."""')
         out.line()

@@ -21,7 +21,7 @@ from convdsl.ir.types import DType, TensorType
 
 # names that generated functions use for themselves
 RESERVED = frozenset(
-    """n p ctx seed training dtype new infer outputs self keep labels len
+    """n p ctx seed training dtype weights new infer outputs self keep labels len
     torch triton tl nn Tensor Any ClassVar Sequence Network check_device new_seed
     inputs each programs loss scale d_loss kept kept_int8 kept_int32 kept_int64
     kept_float32""".split()  # noqa: SIM905
@@ -137,9 +137,16 @@ class FunctionBody:
     alone = False
 
     def __init__(
-        self, out: Writer, kernels: Kernels, names: dict[Value, str], needed: set[Value]
+        self,
+        out: Writer,
+        kernels: Kernels,
+        names: dict[Value, str],
+        needed: set[Value],
+        orders: Mapping[Value, tuple[int, ...]] | None = None,
     ) -> None:
+        """orders: of the axes in memory, for values without a batch that have one of their own."""
         self.out, self.kernels, self.names, self.needed = out, kernels, names, needed
+        self.orders = orders or {}
 
     def nodes(self, nodes: Sequence[Node], keep: set[Value]) -> None:
         """All nodes in order; values not in ``keep`` are freed after their last reader."""
@@ -190,7 +197,7 @@ class FunctionBody:
 
     def allocate(self, value: Value) -> None:
         """``name = new((n, 28, 28, 6))``."""
-        self.out.assign(self.names[value], new_tensor(value.type, storage_shape(value.type)))
+        self.out.assign(self.names[value], new_tensor(value.type, order=self.orders.get(value)))
 
     def schedule(
         self,
@@ -301,11 +308,20 @@ class FunctionBody:
         return f'"{argument}"' if isinstance(argument, str) else repr(argument)
 
 
-def new_tensor(kind: TensorType, shape: str) -> str:
-    """``new((n, 28, 28, 6))``; the dtype only where it is not the computing one."""
+def new_tensor(
+    kind: TensorType, shape: str | None = None, order: tuple[int, ...] | None = None
+) -> str:
+    """``new((n, 28, 28, 6))``; the dtype only where it is not the computing one.
+
+    order: of the axes in memory, where the tensor has no batch and one of its own.
+    """
+    shape, view = shape or storage_shape(kind), ""
+    if order:
+        shape = f"({', '.join(str(kind.shape[axis]) for axis in order)})"
+        view = f".permute{tuple(order.index(axis) for axis in range(len(order)))}"
     stored = {DType.BIT: "uint8"}.get(kind.dtype, kind.dtype.value)
     dtype = "" if kind.dtype is DType.COMPUTE else f", dtype=torch.{stored}"
-    return f"new({shape}{dtype})"
+    return f"new({shape}{dtype}){view}"
 
 
 def tidy(expression: str) -> str:

@@ -10,7 +10,7 @@ Written beside the Function of the network, for graphs that `passes.step_at_once
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from convdsl.codegen.header import channels_last, class_name, storage_shape
+from convdsl.codegen.header import channels_last, class_name
 from convdsl.codegen.launches import SEED, EmittedLaunch, Kernels, Part, local_names, new_tensor
 from convdsl.codegen.losses import D_LOSS, LOSS, SCALE
 from convdsl.codegen.samples_pass import SamplesPass
@@ -41,6 +41,8 @@ class Step:
         self.names[self.labels] = "labels"
         parameters = {p.value for p in graph.parameters}
         self.gradients = {v: g for v, g in graph.gradients if v in parameters}
+        # a gradient lies in memory as its parameter does
+        self.orders = {self.gradients[p.value]: p.permute for p in graph.learned if p.permute}
         needed = {v for node in (*graph.nodes, *plan.samples, *plan.weights) for v in node.operands}
         needed |= {*self.gradients.values(), *graph.cotangents, LOSS, SCALE, self.labels}
         needed |= {self.output.value, *(p.value for p in self.output.constants)}
@@ -101,7 +103,7 @@ class Step:
             out.line('"""Mean loss of inputs and labels; the gradients come with it."""')
             out.line()
             out.line("@staticmethod")
-            arguments = [*self._mode, "dtype", *(names[v] for v in self._given)]
+            arguments = [*self._mode, "weights", *(names[v] for v in self._given)]
             out.call("def forward(", ["ctx", *arguments], "):")
             with out.indent():
                 begin()
@@ -162,7 +164,9 @@ class Step:
             with out.indent():
                 if self._mode:
                     out.line(f"seed = new_seed({inputs[0]}, True)")
-                arguments = [*self._mode, f"{inputs[0]}.dtype", *inputs, "y", "*self.tensors()"]
+                out.line("p = self.tensors()")
+                out.line(f"weights = self.kernel_weights(p, {inputs[0]}.dtype)")
+                arguments = [*self._mode, "weights", *inputs, "y", "*p"]
                 out.call(f"loss = {class_name(self.graph)}Step.apply(", arguments)
             out.line("return loss" if head.weight == 1.0 else f"return {head.weight!r} * loss")
 
@@ -184,12 +188,13 @@ class Step:
 
     def _allocate(self, out: Writer, values: Sequence[Value]) -> None:
         for value in values:
-            shape = storage_shape(value.type)
+            shape = None
             if value in self.samples.shares:
                 shape = "(programs,)"
             elif value in self.samples.memories.values():  # one value behind the other
-                shape = f"(n * {value.type.elements},)"
-            out.assign(self.names[value], new_tensor(value.type, shape))
+                shape = f"(n * {value.type.stored},)"
+            made = new_tensor(value.type, shape, self.orders.get(value))
+            out.assign(self.names[value], made)
 
     def _launch(self, out: Writer, launch: EmittedLaunch, programs: str) -> None:
         texts = []

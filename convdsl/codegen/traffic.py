@@ -7,9 +7,11 @@ loaded and stored follows from the kernels' text (`convdsl.codegen.pointers`), a
 from the tensors' types and `Launch.touched`. Weights of classes count whole, though only those of
 labels that occur are read, and so do operands of an epilogue whose map a pooling crops.
 
-Beside the kernels count what torch does with the weights: the copies the kernels read, and the
-optimiser, SGD with momentum by one kernel on float32 masters. Not counted: how the inputs come to
-lie in memory in the computing type and channels last, penalties of weights, and scalars.
+Beside the network's kernels counts the optimiser: `convdsl.SGD` with momentum on float32 masters,
+whose kernel also writes the copy of the weights that kernels read in a 16-bit type. Where weights
+are shrunk to a greatest norm behind its back, the next pass makes that copy again. Not counted: how
+the inputs come to lie in memory in the computing type and channels last, that shrinking, penalties
+of weights, and scalars.
 """
 
 import ast
@@ -21,7 +23,7 @@ from convdsl.codegen.at_place import name_at
 from convdsl.codegen.launches import EmittedLaunch, Part
 from convdsl.codegen.pointers import Accesses, accesses, functions_of
 from convdsl.codegen.triton_module import TritonText
-from convdsl.ir.graph import Graph, Value
+from convdsl.ir.graph import Graph, Parameter, Value
 from convdsl.ir.launch import Size
 
 #: float32, what masters, gradients and momenta are
@@ -85,7 +87,7 @@ def traffic(graph: Graph, made: TritonText, batch: int, dtype: str, compute: int
     compute: bytes of an element of ``dtype``, the computing type.
     """
     moves = [*_copies(graph, dtype, compute), *launch_moves(graph, made, batch, compute)]
-    return Traffic(batch, dtype, (*moves, _optimizer(graph)))
+    return Traffic(batch, dtype, (*moves, _optimizer(graph, compute)))
 
 
 def launch_moves(
@@ -183,36 +185,23 @@ def _tensors(launch: EmittedLaunch, names: Iterable[str]) -> Iterator[Value]:
             yield argument
 
 
-def _copies(graph: Graph, dtype: str, compute: int) -> Iterator[Move]:
-    """The weights as the kernels read them, which the forward pass makes by two torch operations.
-
-    A conversion keeps the order in memory, so that weights whose order changes are copied again.
-    """
+def _copied(graph: Graph, parameters: Iterable[Parameter]) -> int:
+    """How many elements of these are in the copy that kernels read in a 16-bit type."""
     used = {value for node in graph.all_nodes for value in node.operands}
-    read = written = 0
-    for parameter in graph.parameters:
-        kind = parameter.value.type
-        if parameter.value not in used or len(kind.shape) <= 1:
-            continue
-        size = MASTER_BYTES
-        if compute != size:
-            read, written = read + kind.elements * size, written + kind.elements * compute
-            size = compute
-        if _is_reordered(kind.shape, parameter.permute):
-            read, written = read + kind.elements * size, written + kind.elements * size
-    if read:
-        yield Move(
-            Part.FORWARD.value, "copy", f"weights in {dtype} as kernels read them", read, written
-        )
+    kinds = [p.value.type for p in parameters if p.value in used]
+    return sum(kind.elements for kind in kinds if len(kind.shape) > 1)
 
 
-def _is_reordered(shape: tuple[int, ...], order: tuple[int, ...] | None) -> bool:
-    """Elements change their places; axes of one element make no difference."""
-    axes = [axis for axis in order or () if shape[axis] > 1]
-    return axes != sorted(axes)
+def _copies(graph: Graph, dtype: str, compute: int) -> Iterator[Move]:
+    """The copy of the weights, where they change after the optimiser has written it."""
+    if compute != MASTER_BYTES and any(parameter.bound for parameter in graph.learned):
+        count = _copied(graph, graph.parameters)
+        sizes = (count * MASTER_BYTES, count * compute)
+        yield Move(Part.FORWARD.value, "cast", f"weights in {dtype}", *sizes)
 
 
-def _optimizer(graph: Graph) -> Move:
-    """SGD with momentum: reads weight, gradient, momentum; writes weight and momentum."""
+def _optimizer(graph: Graph, compute: int) -> Move:
+    """SGD with momentum: reads weight, gradient, momentum; writes weight, momentum and the copy."""
     size = MASTER_BYTES * sum(p.value.type.elements for p in graph.learned)
-    return Move("optimiser", "sgd", "SGD with momentum in fp32", 3 * size, 2 * size)
+    copied = _copied(graph, graph.learned) * compute if compute != MASTER_BYTES else 0
+    return Move("optimiser", "sgd", "SGD with momentum in fp32", 3 * size, 2 * size + copied)

@@ -26,7 +26,7 @@ from convdsl.ir.group import members
 from convdsl.passes.step_at_once import AtOnce
 
 IMPORTS = """\
-from collections import namedtuple
+from collections import OrderedDict, namedtuple
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -51,27 +51,27 @@ def emit_triton(
     """The whole file as text; deterministic to the byte. at_once: see `passes.step_at_once`."""
     kernels = Kernels()
     support = Copier()
-    support.add("runtime.support", "Network")
+    support.add("runtime.kernel_weights", "KernelNetwork")
     support.add("runtime.triton_support", "check_device")
     support.add("runtime.triton_support", "refuse_double_backward")
     if _is_random(training) or _is_random(inference):
         support.add("runtime.triton_support", "new_seed")
     functions = Writer()
-    _infer(inference, functions, kernels)
+    weights = _weights(training, inference)
+    _infer(inference, weights, functions, kernels)
     functions.line()
     functions.line()
-    _function(training, functions, kernels)
+    _function(training, weights, functions, kernels)
     emit_losses(training, functions, kernels)
     step = at_once and Step(training, at_once, kernels)
     if step:
         functions.line()
         functions.line()
-        used = {v for node in training.all_nodes for v in node.operands}
-        begin = partial(_prologue, training, functions, step.names, used)
+        begin = partial(_prologue, training, weights, functions, step.names)
         step.emit(functions, begin)
     module = Writer()
     emit_results_type(training, module)
-    _module(training, module)
+    _module(training, weights, module)
     with module.indent():
         emit_heads(training, module, partial(loss_call, training))
         if step:
@@ -92,16 +92,23 @@ def emit_triton(
     return TritonText("\n".join(parts), tuple(kernels.launches))
 
 
-def _infer(graph: Graph, out: Writer, kernels: Kernels) -> None:
+def _weights(*graphs: Graph) -> list[Parameter]:
+    """What kernels of the graphs read in the computing type: all but vectors."""
+    used = {v for graph in graphs for node in graph.all_nodes for v in node.operands}
+    parameters = graphs[0].parameters
+    return [p for p in parameters if p.value in used and len(p.value.type.shape) > 1]
+
+
+def _infer(graph: Graph, weights: list[Parameter], out: Writer, kernels: Kernels) -> None:
     """``infer``: the forward pass when no gradient will be asked for."""
     kernels.part = Part.INFERENCE
     names = local_names(graph)
     used = {v for node in graph.nodes for v in node.operands}
     arguments = [names[v] for v in (*graph.inputs, *(p.value for p in graph.parameters))]
-    out.call("def infer(", ["dtype", *arguments], "):")
+    out.call("def infer(", ["weights", *arguments], "):")
     with out.indent():
         out.line('"""Outputs, channels last; nothing is kept for a backward pass."""')
-        _prologue(graph, out, names, used)
+        _prologue(graph, weights, out, names)
         if _is_random(graph):
             out.line(f"seed = new_seed({names[graph.inputs[0]]}, False)")
         body = FunctionBody(out, kernels, names, used | graph.results())
@@ -109,7 +116,7 @@ def _infer(graph: Graph, out: Writer, kernels: Kernels) -> None:
         _tuple(out, "return", [names[o.value] for o in graph.outputs])
 
 
-def _function(graph: Graph, out: Writer, kernels: Kernels) -> None:
+def _function(graph: Graph, weights: list[Parameter], out: Writer, kernels: Kernels) -> None:
     """The autograd Function of the whole network."""
     names = local_names(graph)
     parameters = [p.value for p in graph.parameters]
@@ -123,10 +130,10 @@ def _function(graph: Graph, out: Writer, kernels: Kernels) -> None:
         out.line()
         out.line("@staticmethod")
         arguments = [names[v] for v in (*graph.inputs, *parameters)]
-        out.call("def forward(", ["ctx", *_mode(graph), "dtype", *arguments], "):")
+        out.call("def forward(", ["ctx", *_mode(graph), "weights", *arguments], "):")
         kernels.part = Part.FORWARD
         with out.indent():
-            _prologue(graph, out, names, {v for node in graph.all_nodes for v in node.operands})
+            _prologue(graph, weights, out, names)
             FunctionBody(out, kernels, names, needed).nodes(
                 graph.nodes, graph.results() | set(saved)
             )
@@ -159,7 +166,9 @@ def _backward(
         out.line(f"{names[value]} = {names[value]}.contiguous()")
     out.line(f"new = {names[graph.cotangents[0]]}.new_empty")
     gradients = dict(graph.gradients)
-    body = FunctionBody(out, kernels, names, needed)
+    # a gradient lies in memory as its parameter does: autograd takes it without a copy
+    orders = {gradients[p.value]: p.permute for p in graph.learned if p.permute}
+    body = FunctionBody(out, kernels, names, needed, orders)
     always = graph.toward_parameters
     taken = {id(node) for node in always}
     optional = [node for node in graph.backward if id(node) not in taken]
@@ -184,27 +193,29 @@ def _backward(
     out.call("return (", [*["None"] * (len(_mode(graph)) + 1), *returned])
 
 
-def _prologue(graph: Graph, out: Writer, names: dict[Value, str], used: set[Value]) -> None:
-    """Batch size, the allocator, and weights as the kernels read them."""
+def _prologue(graph: Graph, weights: list[Parameter], out: Writer, names: dict[Value, str]) -> None:
+    """Batch size, the allocator, and weights as the kernels read them in place of the masters."""
     first = names[graph.inputs[0]]
     out.line(f"n = len({first})")
     out.line(f"new = {first}.new_empty")
-    for parameter in graph.parameters:
-        if parameter.value in used and len(parameter.value.type.shape) > 1:
-            out.assign(names[parameter.value], _stored(parameter, names))
+    if weights:
+        read = [names[p.value] for p in weights]
+        out.call("(", read, ",) = weights" if len(read) == 1 else ") = weights")
 
 
-def _stored(parameter: Parameter, names: dict[Value, str]) -> str:
-    name = names[parameter.value]
-    order = f".permute{parameter.permute}" if parameter.permute else ""
-    return f"{name}{order}.to(dtype).contiguous()"
-
-
-def _module(graph: Graph, out: Writer) -> None:
+def _module(graph: Graph, weights: list[Parameter], out: Writer) -> None:
     name = class_name(graph)
     names = local_names(graph)
-    class_head(graph, "on fused Triton kernels", out)
+    class_head(graph, "on fused Triton kernels", out, "KernelNetwork")
     with out.indent():
+        if weights:
+            out.line("WEIGHTS = {")
+            with out.indent():
+                for weight in weights:
+                    axes = weight.permute or tuple(range(len(weight.value.type.shape)))
+                    out.line(f'"{weight.path}": {axes},')
+            out.line("}")
+            out.line()
         arguments = ", ".join(f"{names[v]}: Tensor" for v in graph.inputs)
         out.line(f"def outputs(self, {arguments}) -> tuple[Tensor, ...]:")
         with out.indent():
@@ -214,9 +225,10 @@ def _module(graph: Graph, out: Writer) -> None:
             for value in graph.inputs:
                 order = channels_last(value.type)
                 out.line(f"{names[value]} = {names[value]}{order}.contiguous()")
-            operands = [f"{first}.dtype", *(names[v] for v in graph.inputs), "*p"]
+            operands = ["weights", *(names[v] for v in graph.inputs), "*p"]
             out.line(f"with torch.cuda.device_of({first}):")
             with out.indent():
+                out.line(f"weights = self.kernel_weights(p, {first}.dtype)")
                 out.line("if self.training or torch.is_grad_enabled():")
                 with out.indent():
                     if _is_random(graph):

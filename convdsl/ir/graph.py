@@ -47,7 +47,8 @@ Bound = tuple[float, tuple[int, ...]]
 class Parameter:
     """A tensor the network owns. ``path`` is its state_dict key; ``value`` its place in the graph.
 
-    ``permute`` gives the axis order the kernels want it stored in, None for the order of ``type``.
+    ``permute`` gives the order of the axes in memory, None for that of ``type``; kernels read the
+    tensor in this order and write its gradient in it.
     The loss gets penalty[0] * sum of |w| + penalty[1] * sum of w^2. bound: the greatest norm of
     the weights of one output, and the axes that number the outputs.
     """

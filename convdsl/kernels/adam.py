@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from convdsl.kernels.exponential import expm1
-from convdsl.kernels.tensor_list import address, part
+from convdsl.kernels.tensor_list import address, part, store_half
 
 
 @triton.jit
@@ -26,10 +26,10 @@ def adam(
     p -= rate / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps).
 
     Columns of the table, see `tensor_list`: the addresses of p, g, m, v, w and of t, counted from
-    1, one number. w need not exist without AMSGRAD. numbers, fp32: rate, decay, eps, 1 - beta1,
-    1 - beta2, beta1, beta2, log beta1, log beta2.
+    1, one number; of copies of p in float16 and bfloat16, or 0. w need not exist without AMSGRAD.
+    numbers, fp32: rate, decay, eps, 1 - beta1, 1 - beta2, beta1, beta2, log beta1, log beta2.
     """
-    row, offsets, mask, full = part(rows_ptr, table_ptr, 8, BLOCK)
+    row, offsets, mask, full = part(rows_ptr, table_ptr, 10, BLOCK)
     if full:
         _adam_step(row, offsets, None, numbers_ptr, DECOUPLED, AMSGRAD, MAXIMIZE, ALIGNED)
     else:
@@ -75,4 +75,6 @@ def _adam_step(
     rate = rate / -expm1(t * tl.load(numbers_ptr + 7))
     scale = tl.sqrt_rn(-expm1(t * tl.load(numbers_ptr + 8)))
     divisor = tl.sqrt_rn(v) / scale + tl.load(numbers_ptr + 2)
-    tl.store(p_ptr, p - rate * (m / divisor), mask=mask)
+    p -= rate * (m / divisor)
+    tl.store(p_ptr, p, mask=mask)
+    store_half(row + 8, offsets, p, mask, ALIGNED)

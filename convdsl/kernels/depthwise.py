@@ -190,7 +190,7 @@ def depthwise_grad_weight(
     q*STRIDE_W - PAD_W + s*DILATION_W, k // MULTIPLIER], and db[k] = sum of dy[n,p,q,k] if BIAS.
 
     x (N,H,W,K/MULTIPLIER), dy (N,P,Q,K). The ``rows`` = N*P*Q pixels (< 2**31) are cut into SPLIT
-    stretches, grid axis 1; stretch i writes its share to partial[i], fp32, holding dw as (K,R,S)
+    stretches, grid axis 1; stretch i writes its share to partial[i], fp32, holding dw as (R,S,K)
     followed by db (K). An empty stretch writes zeros. A program makes TAPS taps of COLS channels,
     ROWS pixels at a time, which are summed at the end; the bias is one tap more, whose x is 1. x
     stands for X_PROLOGUE(x) as in the forward nest.
@@ -231,5 +231,4 @@ def depthwise_grad_weight(
 
     partial = partial_ptr + tl.program_id(1).to(tl.int64) * (K * SUMS)
     total = tl.sum(acc, axis=1, keep_dims=True)
-    place = tl.where(tap < R * S, k * (R * S) + tap, K * (R * S) + k)
-    tl.store(partial + place, total, mask=(tap < SUMS) & k_mask)
+    tl.store(partial + tap * K + k, total, mask=(tap < SUMS) & k_mask)

@@ -196,11 +196,11 @@ def local_grad_weight(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """dw[p,q,k,c,r,s] = sum over n of dy[n,p,q,k] * x[n, p*STRIDE_H - PAD_H + r,
-    q*STRIDE_W - PAD_W + s, c], and db[k,p,q] = sum over n of dy[n,p,q,k].
+    """dw[p,q,k,r,s,c] = sum over n of dy[n,p,q,k] * x[n, p*STRIDE_H - PAD_H + r,
+    q*STRIDE_W - PAD_W + s, c], and db[p,q,k] = sum over n of dy[n,p,q,k].
 
-    x (N,H,W,C), dy (N,P,Q,K), dw (P,Q,K,C,R,S) fp32, db (K,P,Q) fp32 or None. A program makes
-    BLOCK_M filters by BLOCK_N columns (c,r,s) of one position; those of the first column tile also
+    x (N,H,W,C), dy (N,P,Q,K), dw (P,Q,K,R,S,C) fp32, db (P,Q,K) fp32 or None. A program makes
+    BLOCK_M filters by BLOCK_N columns (r,s,c) of one position; those of the first column tile also
     sum dy. Images are added in order. BLOCK_K is for 16-bit elements; 32-bit ones take 16.
     """
     DEPTH: tl.constexpr = R * S * C
@@ -214,12 +214,12 @@ def local_grad_weight(
     column = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     position = (pid // (TILES_N * TILES_M)).to(tl.int64)
     k_mask = k < K
-    h = (position // Q * STRIDE_H - PAD_H).to(tl.int32) + column // S % R
-    w = (position % Q * STRIDE_W - PAD_W).to(tl.int32) + column % S
+    h = (position // Q * STRIDE_H - PAD_H).to(tl.int32) + column // (S * C)
+    w = (position % Q * STRIDE_W - PAD_W).to(tl.int32) + column // C % S
     inside = (column < DEPTH) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
     lanes = tl.arange(0, STEP)
     dy_columns = dy_ptr + position * K + k
-    x_columns = x_ptr + ((h * W + w) * C + column // (R * S))
+    x_columns = x_ptr + ((h * W + w) * C + column % C)
 
     if db_ptr is not None:
         # a loop of its own, which leaves dy in the cache and the product's loop lean
@@ -234,7 +234,7 @@ def local_grad_weight(
                 )
                 total += dy.to(tl.float32)
             db = tl.sum(total, axis=0)
-            tl.store(db_ptr + k * (P * Q) + position, db, mask=k_mask)
+            tl.store(db_ptr + position * K + k, db, mask=k_mask)
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for start in range(0, images, STEP):

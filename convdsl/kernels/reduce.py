@@ -1,4 +1,4 @@
-"""Partial sums of a weight gradient added up in fixed order and put into torch's layout."""
+"""Partial sums of a weight gradient added up in fixed order."""
 
 import triton
 import triton.language as tl
@@ -11,23 +11,18 @@ def sum_partials(
     db_ptr,
     scale_ptr,
     factor_ptr,
-    filters,
-    channels,
-    taps,
+    weights,
+    biases,
     SPLIT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """dw[k,c,t] = sum over i < SPLIT of partial[i, k, t, c]; db[k] likewise from what follows.
+    """dw[w] = sum over i < SPLIT of partial[i, w], w < weights; db likewise from what follows.
 
-    With K = filters, C = channels, T = taps: partial (SPLIT, K*T*C [+ K]) fp32, dw (K,C,T) fp32,
-    db (K) fp32 or None, and then partial holds no bias. SPLIT is a power of two: the sum is one
-    tree, the same in every run. All is multiplied by scale[0] * factor[0], fp32, unless scale is
-    None.
+    partial (SPLIT, weights + biases) fp32, dw (weights) fp32 in the same order, db (biases) fp32 or
+    None, and then biases is 0. SPLIT is a power of two: the sum is one tree, the same in every run.
+    All is multiplied by scale[0] * factor[0], fp32, unless scale is None.
     """
-    weights = filters * taps * channels
-    size = weights
-    if db_ptr is not None:
-        size += filters
+    size = weights + biases
     element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     split = tl.arange(0, SPLIT).to(tl.int64)
     parts = tl.load(
@@ -38,9 +33,6 @@ def sum_partials(
     total = tl.sum(parts, axis=0)
     if scale_ptr is not None:
         total *= tl.load(scale_ptr) * tl.load(factor_ptr).to(tl.float32)
-    k = element // (taps * channels)
-    t = element // channels % taps
-    c = element % channels
-    tl.store(dw_ptr + (k * channels + c) * taps + t, total, mask=element < weights)
+    tl.store(dw_ptr + element, total, mask=element < weights)
     if db_ptr is not None:
         tl.store(db_ptr + (element - weights), total, mask=(element >= weights) & (element < size))

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from convdsl.kernels.tensor_list import address, part
+from convdsl.kernels.tensor_list import address, part, store_half
 
 
 @triton.jit
@@ -22,10 +22,11 @@ def sgd(
     d = g + decay p, with -g for g to MAXIMIZE; b = momentum b + (1 - dampening) d, or d at a
     tensor's first step; p -= rate (d + momentum b if NESTEROV, b if MOMENTUM, d otherwise).
 
-    Columns of the table, see `tensor_list`: the addresses of p, g and b; 1 at the first step. b
-    need not exist without MOMENTUM. numbers, fp32: rate, decay, momentum, 1 - dampening.
+    Columns of the table, see `tensor_list`: the addresses of p, g and b; 1 at the first step; the
+    addresses of copies of p in float16 and bfloat16, or 0. b need not exist without MOMENTUM.
+    numbers, fp32: rate, decay, momentum, 1 - dampening.
     """
-    row, offsets, mask, full = part(rows_ptr, table_ptr, 6, BLOCK)
+    row, offsets, mask, full = part(rows_ptr, table_ptr, 8, BLOCK)
     if full:
         _sgd_step(row, offsets, None, numbers_ptr, MOMENTUM, NESTEROV, MAXIMIZE, ALIGNED)
     else:
@@ -59,4 +60,6 @@ def _sgd_step(
         b = tl.where(tl.load(row + 5) != 0, step, b)
         tl.store(b_ptr, b, mask=mask)
         step = step + momentum * b if NESTEROV else b
-    tl.store(p_ptr, p - tl.load(numbers_ptr) * step, mask=mask)
+    p -= tl.load(numbers_ptr) * step
+    tl.store(p_ptr, p, mask=mask)
+    store_half(row + 6, offsets, p, mask, ALIGNED)

@@ -38,9 +38,9 @@ class BiasGradient(Op):
         dy, db = node.inputs[0], tail.output
         if not self.per_position:
             return channel_sum(dy, db)
-        # a sample is one row, and the total brings its channels-last places into torch's order
+        # a sample is one row, and the bias lies in memory as the sample does, channels last
         row = TensorType((dy.type.elements,), DType.FLOAT32, batched=False)
         sums = channel_sum(dy, Value(db.name, row))
         (partial,) = sums.scratch
-        total = total_of(partial, db, None, (1, dy.type.channels, dy.type.pixels))
+        total = total_of(partial, db, None)
         return Schedule((sums.launches[0], total), sums.scratch)

@@ -118,8 +118,8 @@ def shares_of(geometry: Geometry, dw: Value, db: Value | None, tiles: int) -> Va
 
 
 def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | None) -> Schedule:
-    """dw in torch's layout, and db unless None: shares over stretches of pixels, then their sum."""
-    filters, taps, channels = geometry.weight[0], geometry.taps, geometry.group_channels
+    """dw in the weight's order, and db unless None: shares over stretches of pixels, then a sum."""
+    taps, channels = geometry.taps, geometry.group_channels
     tile = weight_gradient_tile(geometry.group_filters, taps * channels)
     tiles = -(-geometry.group_filters // tile.m) * -(-taps * channels // tile.n) * geometry.groups
     partial = shares_of(geometry, dw, db, tiles)
@@ -143,5 +143,5 @@ def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | 
         tile.stages,
         touched=geometry.touched_of_x(x),
     )
-    total = total_of(partial, dw, db, (filters, channels, taps))
+    total = total_of(partial, dw, db)
     return Schedule((shares, total), (partial,))

@@ -119,7 +119,7 @@ class DepthwiseGradWeight(ConvGradWeight):
             touched=self.geometry.touched_of_x(x),
         )
         width = REDUCE_ELEMENTS // split
-        total = total_of(partial, dw, db[0] if db else None, (filters, 1, taps), min(width, 64))
+        total = total_of(partial, dw, db[0] if db else None, min(width, 64))
         return Schedule((shares, total), (partial,))
 
     def prologue_places(self, *inputs: TensorType) -> tuple[int, ...]:

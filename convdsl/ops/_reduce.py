@@ -13,15 +13,11 @@ def total_of(
     partial: Value,
     dw: Value,
     db: Value | None,
-    sizes: tuple[int, int, int],
     block: int = REDUCE_BLOCK,
 ) -> Launch:
-    """The launch that adds up ``partial`` (split, filters * taps * channels [+ filters]).
-
-    sizes: (filters, channels, taps), in which order ``dw`` is written.
-    """
+    """The launch that adds up ``partial``: (split, elements of ``dw`` and then of ``db``)."""
     split, *size = partial.type.shape
-    filters, channels, taps = sizes
+    biases = db.type.elements if db else 0
     return Launch(
         Nest("reduce", "sum_partials"),
         {
@@ -30,9 +26,8 @@ def total_of(
             "db_ptr": db,
             "scale_ptr": None,
             "factor_ptr": None,
-            "filters": Size(f"{filters}"),
-            "channels": Size(f"{channels}"),
-            "taps": Size(f"{taps}"),
+            "weights": Size(f"{dw.type.elements}"),
+            "biases": Size(f"{biases}"),
             "SPLIT": split,
             "BLOCK": block,
         },

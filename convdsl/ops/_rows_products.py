@@ -94,4 +94,4 @@ def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | 
         tile.warps,
         2 if _is_middling(tile) else tile.stages,
     )
-    return Schedule((launch, total_of(partial, dw, db, (filters, channels, 1))), (partial,))
+    return Schedule((launch, total_of(partial, dw, db)), (partial,))

@@ -116,11 +116,11 @@ def plan(
 
 
 def _stored_weights(graph: Graph, compute_bytes: int) -> int:
-    """Copies of the weights the kernels read: in the computing type, in storage order."""
+    """The copy of the weights that kernels read in another type than float32."""
     return sum(
         p.value.type.elements * compute_bytes
         for p in graph.parameters
-        if p.permute is not None or (compute_bytes != 4 and len(p.value.type.shape) > 1)
+        if compute_bytes != 4 and len(p.value.type.shape) > 1
     )
 
 

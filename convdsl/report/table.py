@@ -186,7 +186,7 @@ def _training(plan: MemoryPlan, dtype: str) -> str:
     parts = [
         (plan.parameters, "parameters"),
         (plan.gradients, "gradients"),
-        (plan.stored_weights, f"{dtype} weights in the kernels' order"),
+        (plan.stored_weights, f"weights in {dtype}"),
         (plan.arena, f"activations ({bytes_of(plan.saved)} kept for backward)"),
     ]
     sums = "\n+ ".join(f"{bytes_of(size)} {name}" for size, name in parts if size)

@@ -99,6 +99,8 @@ class Network(nn.Module):
     TRAINING_ONLY: ClassVar[frozenset[str]] = frozenset()
     #: named tuple of the outputs, if there are several
     RESULT: ClassVar[Any] = None
+    #: a CUDA graph of a whole step is being captured, and `ready` comes before every replay of it
+    in_step = False
     #: for every output with a head what its labels are
     LABELS: ClassVar[dict[str, LabelSpec]] = {}
 
@@ -146,6 +148,10 @@ class Network(nn.Module):
         """All that the network owns: parameters, running statistics, constants."""
         buffers = [self.get_buffer(path) for path in (*self.STATE, *self.CONSTANTS)]
         return [*(self.get_parameter(path) for path in self.TABLE), *buffers]
+
+    def ready(self, dtype: torch.dtype) -> object:
+        """Make ready what a CUDA graph of a step in ``dtype`` takes as given; where that lies."""
+        return None
 
     def outputs(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Raw outputs, (N, C, H, W) or (N, C), of checked inputs in the computing dtype."""

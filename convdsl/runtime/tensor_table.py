@@ -119,7 +119,8 @@ def dense(tensor: Tensor) -> bool:
 def alike(tensor: Tensor, parameter: Tensor) -> Tensor:
     """``tensor`` in type, place and order in memory as ``parameter``; itself if it is so."""
     same = tensor.dtype == parameter.dtype and tensor.device == parameter.device
-    if same and tensor.stride() == parameter.stride():
+    steps = zip(tensor.shape, tensor.stride(), parameter.stride(), strict=True)
+    if same and all(mine == other for size, mine, other in steps if size > 1):
         return tensor
     return torch.empty_like(parameter).copy_(tensor)
 

@@ -102,7 +102,8 @@ class TrainingStep:
         tensors = [*self.model.parameters(), *self.model.buffers()]
         asked = tuple(p.requires_grad for p in self.model.parameters())
         places = tuple(tensor.data_ptr() for tensor in tensors)
-        return (self.model.compute_dtype(leaves[0]), self.model.layout, asked, places, optimizer)
+        dtype = self.model.compute_dtype(leaves[0])
+        return (dtype, self.model.ready(dtype), self.model.layout, asked, places, optimizer)
 
     def _on_cuda(self, leaves: list[Any]) -> bool:
         device = next(self.model.parameters()).device
@@ -126,6 +127,7 @@ class TrainingStep:
         pool = next((step.graph.pool() for step in self.captured.values()), None)
         inputs = [torch.empty_like(leaf).copy_(leaf) for leaf in leaves]
         self.optimizer.refresh()  # type: ignore[attr-defined]
+        self.model.in_step = True
         try:
             # what the optimiser fills in behind the capture must outlast it: entered first
             with (
@@ -140,6 +142,8 @@ class TrainingStep:
                 "the training step could not be captured in a CUDA graph; a loss of the network "
                 "kept from an earlier call of it may be why: delete it, or keep loss.detach()"
             ) from error
+        finally:
+            self.model.in_step = False
         return CapturedStep(graph, inputs, loss, keeps)
 
 

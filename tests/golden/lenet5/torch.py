@@ -114,7 +114,8 @@ class TrainingStep:
         tensors = [*self.model.parameters(), *self.model.buffers()]
         asked = tuple(p.requires_grad for p in self.model.parameters())
         places = tuple(tensor.data_ptr() for tensor in tensors)
-        return (self.model.compute_dtype(leaves[0]), self.model.layout, asked, places, optimizer)
+        dtype = self.model.compute_dtype(leaves[0])
+        return (dtype, self.model.ready(dtype), self.model.layout, asked, places, optimizer)
 
     def _on_cuda(self, leaves: list[Any]) -> bool:
         device = next(self.model.parameters()).device
@@ -138,6 +139,7 @@ class TrainingStep:
         pool = next((step.graph.pool() for step in self.captured.values()), None)
         inputs = [torch.empty_like(leaf).copy_(leaf) for leaf in leaves]
         self.optimizer.refresh()  # type: ignore[attr-defined]
+        self.model.in_step = True
         try:
             # what the optimiser fills in behind the capture must outlast it: entered first
             with (
@@ -152,6 +154,8 @@ class TrainingStep:
                 "the training step could not be captured in a CUDA graph; a loss of the network "
                 "kept from an earlier call of it may be why: delete it, or keep loss.detach()"
             ) from error
+        finally:
+            self.model.in_step = False
         return CapturedStep(graph, inputs, loss, keeps)
 
 
@@ -337,6 +341,8 @@ class Network(nn.Module):
     TRAINING_ONLY: ClassVar[frozenset[str]] = frozenset()
     #: named tuple of the outputs, if there are several
     RESULT: ClassVar[Any] = None
+    #: a CUDA graph of a whole step is being captured, and `ready` comes before every replay of it
+    in_step = False
     #: for every output with a head what its labels are
     LABELS: ClassVar[dict[str, LabelSpec]] = {}
 
@@ -384,6 +390,10 @@ class Network(nn.Module):
         """All that the network owns: parameters, running statistics, constants."""
         buffers = [self.get_buffer(path) for path in (*self.STATE, *self.CONSTANTS)]
         return [*(self.get_parameter(path) for path in self.TABLE), *buffers]
+
+    def ready(self, dtype: torch.dtype) -> object:
+        """Make ready what a CUDA graph of a step in ``dtype`` takes as given; where that lies."""
+        return None
 
     def outputs(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Raw outputs, (N, C, H, W) or (N, C), of checked inputs in the computing dtype."""
