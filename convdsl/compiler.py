@@ -27,6 +27,7 @@ from convdsl.passes.drop_identity import drop_identity
 from convdsl.passes.drop_training_outputs import drop_training_outputs
 from convdsl.passes.fuse_epilogues import fuse_epilogues
 from convdsl.passes.hoist_pool_gradient import hoist_pool_gradient
+from convdsl.passes.place_slices import place_slices
 from convdsl.passes.plan_memory import MemoryPlan, plan
 from convdsl.passes.pool_first import pool_first
 from convdsl.passes.recompute_masks import recompute_masks
@@ -59,6 +60,7 @@ PIPELINE: tuple[Pass, ...] = (
     ("recompute_masks", recompute_masks),
     ("drop_dead", drop_dead),
     ("fuse_epilogues", fuse_epilogues),
+    ("place_slices", place_slices),
 )
 INFERENCE_PIPELINE: tuple[Pass, ...] = (
     ("drop_identity", partial(drop_identity, training=False)),
@@ -66,6 +68,7 @@ INFERENCE_PIPELINE: tuple[Pass, ...] = (
     ("use_running_statistics", use_running_statistics),
     ("drop_dead", drop_dead),
     ("fuse_epilogues", fuse_epilogues),
+    ("place_slices", place_slices),
 )
 TORCH_PIPELINE: tuple[Pass, ...] = (("pool_first", pool_first),)
 #: passes that may be left out (`Network.without`); the others give the graph its meaning
@@ -76,6 +79,7 @@ OPTIONAL = frozenset(
         "recompute_masks",
         "drop_dead",
         "fuse_epilogues",
+        "place_slices",
         "pool_first",
     }
 )

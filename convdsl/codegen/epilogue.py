@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from convdsl.codegen.writer import Writer
 from convdsl.ir.broadcast import element_of, tile_of
-from convdsl.ir.graph import Node, Value
+from convdsl.ir.graph import Node, Places, Value
 from convdsl.ir.group import Group
 from convdsl.ir.launch import Band, Nest
 from convdsl.ir.reduction import RowReduction, bands_of
@@ -27,7 +27,7 @@ class Epilogue:
     helpers: tuple[Nest, ...]
 
 
-def epilogue(group: Group) -> Epilogue | None:
+def epilogue(group: Group, places: Places) -> Epilogue | None:
     """None when the anchor's tile is stored as it is."""
     steps = group.steps
     stores = [v for v in group.stored if v in _chain(group)]
@@ -35,7 +35,7 @@ def epilogue(group: Group) -> Epilogue | None:
         return None
     pointwise = group.anchor in steps
     first = tile_of(group.anchor) if pointwise else group.anchor.output
-    body = _Body(first)
+    body = _Body(first, places)
     if first in stores and not pointwise:
         body.store(first)
     for node in steps:
@@ -60,9 +60,9 @@ def epilogue(group: Group) -> Epilogue | None:
 class _Body:
     """Text in the making: names of the blocks at hand, and the tensors they were read from."""
 
-    def __init__(self, tile: Value) -> None:
+    def __init__(self, tile: Value, places: Places) -> None:
         self.text = Writer(1)
-        self.tile = tile
+        self.tile, self.places = tile, places
         self.names = {tile: "acc"}
         self.aux: list[Value] = []
 
@@ -75,17 +75,22 @@ class _Body:
         """The name of an operand, loaded where it is first used."""
         if value not in self.names:
             name = self.names[value] = f"operand{len(self.aux)}"
-            place = element_of(value.type, self.tile.type)
+            place = self.place(value)
             assert place is not None, f"{value.name} does not spread over the tile"
             masked = ", mask=mask, other=0.0" if "offsets" in place else ""
             slot = self.slot(value)
             self.text.line(f"{name} = tl.load({slot} + {place}{masked}).to(tl.float32)")
         return self.names[value]
 
+    def place(self, value: Value) -> str | None:
+        """Where the elements of a tensor lie that belong to those of the tile."""
+        return element_of(value.type, self.tile.type, self.places.stride(value))
+
     def store(self, value: Value) -> None:
         name = self.names[value]
         slot = self.slot(value)
-        self.text.line(f"tl.store({slot} + offsets, {name}.to({slot}.dtype.element_ty), mask=mask)")
+        place = self.place(value)
+        self.text.line(f"tl.store({slot} + {place}, {name}.to({slot}.dtype.element_ty), mask=mask)")
 
     def step(self, node: Node) -> None:
         """``after_relu = ...``"""

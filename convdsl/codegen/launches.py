@@ -13,9 +13,9 @@ from convdsl.codegen.copy_source import Copier, definition, kernel_names
 from convdsl.codegen.epilogue import Epilogue, epilogue
 from convdsl.codegen.header import class_name, storage_shape, where
 from convdsl.codegen.writer import Writer
-from convdsl.ir.graph import Graph, Node, Value
+from convdsl.ir.graph import Graph, Node, Places, Value
 from convdsl.ir.group import Group, updated
-from convdsl.ir.launch import Argument, Launch, Schedule, Size, Tail
+from convdsl.ir.launch import Given, Launch, Schedule, Size, Stride, Tail
 from convdsl.ir.types import DType, TensorType
 
 # names that generated functions use for themselves
@@ -47,7 +47,7 @@ class EmittedLaunch:
 
     part: Part
     nest: str
-    arguments: dict[str, Argument | tuple[Value, ...]]
+    arguments: dict[str, Given | tuple[Value, ...]]
     epilogue: str | None
     warps: int
     stages: int
@@ -116,9 +116,17 @@ class FunctionBody:
     """Writes the lines for a list of nodes into ``out``."""
 
     def __init__(
-        self, out: Writer, kernels: Kernels, names: dict[Value, str], needed: set[Value]
+        self,
+        out: Writer,
+        kernels: Kernels,
+        names: dict[Value, str],
+        needed: set[Value],
+        places: Places | None = None,
     ) -> None:
         self.out, self.kernels, self.names, self.needed = out, kernels, names, needed
+        self.places = places or Places()
+        #: wider tensors whose first channels were made before all of them are
+        self.begun: set[Value] = set()
 
     def nodes(self, nodes: Sequence[Node], keep: set[Value]) -> None:
         """All nodes in order; values not in ``keep`` are freed after their last reader."""
@@ -147,26 +155,48 @@ class FunctionBody:
         if not stored:
             return
         comment = where(node)
-        self.out.comment(comment)
         if node.op.is_view(node.inputs[0].type):
+            self.out.comment(comment)
             shape = storage_shape(node.output.type)
             source = self.names[node.inputs[0]]
             self.out.line(f"{self.names[node.output]} = {source}.view{shape}")
             return
+        place = self.places.of.get(node.output)
+        if place is not None and place.whole in node.inputs:  # it lies where its operand does
+            self.out.comment(comment)
+            self.slice(node.output, place.whole, place.start)
+            return
         group = node.op if isinstance(node.op, Group) else Group((node,), stored)
+        schedule = group.schedule(node, Tail(group.result))
+        if not schedule.launches:  # others have made all of it
+            return
+        self.out.comment(comment)
         self.needed.add(group.result)  # a kernel stores its own result, read or not
         in_place = updated(node)
         self.names.update({new: self.names[old] for new, old in in_place.items()})
         for value in dict.fromkeys((*stored, group.result)):
             if value not in in_place:
                 self.allocate(value)
-        self.schedule(group.schedule(node, Tail(group.result)), comment, epilogue(group))
+        self.schedule(schedule, comment, epilogue(group, self.places))
 
     def allocate(self, value: Value) -> None:
         """``name = new((n, 28, 28, 6))``; the dtype only where it is not the computing one."""
         kind = value.type
+        if value in self.begun:
+            return
+        if (place := self.places.of.get(value)) is not None:
+            if place.whole not in self.begun:
+                self.allocate(place.whole)
+                self.begun.add(place.whole)
+            self.slice(value, place.whole, place.start)
+            return
         dtype = "" if kind.dtype is DType.COMPUTE else f", dtype=torch.{kind.dtype.value}"
         self.out.assign(self.names[value], f"new({storage_shape(kind)}{dtype})")
+
+    def slice(self, value: Value, whole: Value, start: int) -> None:
+        """``name = whole[..., 64:192]``"""
+        end = start + value.type.channels
+        self.out.line(f"{self.names[value]} = {self.names[whole]}[..., {start}:{end}]")
 
     def schedule(self, schedule: Schedule, comment: str, made: Epilogue | None = None) -> None:
         """Scratch, launches, scratch freed."""
@@ -191,7 +221,7 @@ class FunctionBody:
         elif has_hole:
             self.kernels.copier.add("kernels.pointwise", "keep")
         texts = []
-        record: dict[str, Argument | tuple[Value, ...]] = {}
+        record: dict[str, Given | tuple[Value, ...]] = {}
         for parameter in definition(module, function).arguments:
             if parameter == "aux":
                 record["aux"] = aux
@@ -208,6 +238,9 @@ class FunctionBody:
                 argument = launch.arguments[parameter]
                 if isinstance(argument, Value) and argument not in self.needed:
                     argument = None
+                elif isinstance(argument, Stride):
+                    stride = self.places.stride(argument.value)
+                    argument = stride if argument.constant else Size(f"{stride}")
                 record[parameter] = argument
                 text = self._text(argument)
             texts.append(f"{parameter}={text}")
@@ -227,7 +260,7 @@ class FunctionBody:
             )
         )
 
-    def _text(self, argument: Argument) -> str:
+    def _text(self, argument: Given) -> str:
         if isinstance(argument, Value):
             return self.names[argument]
         if isinstance(argument, Size):

@@ -90,7 +90,7 @@ def _infer(graph: Graph, out: Writer, kernels: Kernels) -> None:
         _prologue(graph, out, names, used)
         if _is_random(graph):
             out.line(f"seed = new_seed({names[graph.inputs[0]]}, False)")
-        body = FunctionBody(out, kernels, names, used | graph.results())
+        body = FunctionBody(out, kernels, names, used | graph.results(), graph.places)
         body.nodes(graph.nodes, graph.results())
         _tuple(out, "return", [names[o.value] for o in graph.outputs])
 
@@ -113,9 +113,8 @@ def _function(graph: Graph, out: Writer, kernels: Kernels) -> None:
         kernels.part = Part.FORWARD
         with out.indent():
             _prologue(graph, out, names, {v for node in graph.all_nodes for v in node.operands})
-            FunctionBody(out, kernels, names, needed).nodes(
-                graph.nodes, graph.results() | set(saved)
-            )
+            body = FunctionBody(out, kernels, names, needed, graph.places)
+            body.nodes(graph.nodes, graph.results() | set(saved))
             out.call("ctx.save_for_backward(", [names[v] for v in saved])
             out.line(", ".join(f"ctx.{k}" for k in kept) + f" = {', '.join(kept)}")
             _tuple(out, "return", [names[o.value] for o in graph.outputs])
@@ -145,7 +144,11 @@ def _backward(
         out.line(f"{names[value]} = {names[value]}.contiguous()")
     out.line(f"new = {names[graph.cotangents[0]]}.new_empty")
     gradients = dict(graph.gradients)
-    body = FunctionBody(out, kernels, names, needed)
+    body = FunctionBody(out, kernels, names, needed, graph.places)
+    for value in dict.fromkeys(v for node in graph.backward for v in node.inputs):
+        tensor = graph.places.root(value)
+        if tensor != value and tensor in saved:
+            body.slice(value, tensor, graph.places.start(value))
     parameters = {p.value for p in graph.parameters}
     for_weights = {g for v, g in graph.gradients if v in parameters}
     wanted = set(for_weights)

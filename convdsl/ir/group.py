@@ -20,12 +20,13 @@ class Group(Op):
     """Inner nodes in order, and reductions of the last one's output.
 
     The group's node lists as outputs the values of ``nodes`` that are ``stored``, and all of the
-    reductions'.
+    reductions'. by_rows: see `Tail`.
     """
 
     nodes: tuple[Node, ...]
     stored: tuple[Value, ...]
     reductions: tuple[Node, ...] = ()
+    by_rows: bool = False
 
     @property
     def anchor(self) -> Node:
@@ -72,7 +73,7 @@ class Group(Op):
         """The anchor's launches, then those that finish the reductions."""
         made = self._of_anchor()
         launches, scratch = made.launches, made.scratch
-        band = launches[-1].band
+        band = launches[-1].band if launches else None
         used: dict[Value, str] = {}
         for reduction in self.reductions:
             assert band is not None and isinstance(reduction.op, RowReduction)
@@ -88,7 +89,7 @@ class Group(Op):
     def _of_anchor(self) -> Schedule:
         """The anchor's launches, with the pooling, if any, handed to its kernel."""
         if self.pool is None:
-            return self.anchor.op.schedule(self.anchor, Tail(self.result))
+            return self.anchor.op.schedule(self.anchor, Tail(self.result, by_rows=self.by_rows))
         index = self.pool.outputs[1] if self.pool.outputs[1] in self.stored else None
         pool = self.pool.op.pool_window
         return self.anchor.op.schedule(self.anchor, Tail(self.result, pool, index))

@@ -25,9 +25,22 @@ class Size:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Stride:
+    """How many elements further the next row of ``value`` lies: its channels, or more.
+
+    A launch that has the stride of a tensor among its arguments finds it anywhere between the
+    channels of a wider one (`convdsl.passes.place_slices`). constant: at compile time.
+    """
+
+    value: Value
+    constant: bool = True
+
+
 # A Value is passed as a pointer, a Size as a run-time integer, None as an absent pointer and
-# everything else as a compile-time constant.
-Argument = Value | Size | bool | int | float | str | None
+# everything else as a compile-time constant; a Stride becomes a Size or a constant.
+Given = Value | Size | bool | int | float | str | None
+Argument = Given | Stride
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +94,14 @@ class Tail:
     """What a fused group asks of its anchor beyond the epilogue's text.
 
     output: the value the anchor's kernel stores. pool: window of a max pooling done on the tile
-    before the store, with ``index`` receiving the winner's place (None: nobody needs it).
+    before the store, with ``index`` receiving the winner's place (None: nobody needs it). by_rows:
+    of two nests that would do, the one that has the strides of its tensors.
     """
 
     output: Value
     pool: tuple[int, int] | None = None
     index: Value | None = None
+    by_rows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
