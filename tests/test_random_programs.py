@@ -38,6 +38,14 @@ def cache() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def unaligned() -> Iterator[None]:
+    """Slices start anywhere: programs of a few channels would have none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("convdsl.passes.place_slices.ALIGNMENT", 1)
+        yield
+
+
 @dataclass(frozen=True)
 class Numbers:
     """Float32 values of everything a program needs. labels: by output, none without a head.
