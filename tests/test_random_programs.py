@@ -304,6 +304,19 @@ def test_all_targets_agree_with_the_oracle(
     check_random(text, batch, seed, without)
 
 
+@settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=UNHURRIED)
+@given(
+    text=programs(items=4, depth=3, merges=("CONCAT",)),
+    batch=st.integers(1, 3),
+    seed=st.integers(0, 99),
+    without=st.sets(st.sampled_from(sorted(OPTIONAL - {"place_slices"}))),
+)
+def test_all_targets_agree_with_the_oracle_on_concatenations(
+    text: str, batch: int, seed: int, without: set[str]
+) -> None:
+    check_random(text, batch, seed, without)
+
+
 @pytest.mark.slow
 @settings(max_examples=400, derandomize=True, deadline=None, suppress_health_check=UNHURRIED)
 @examples
