@@ -5,16 +5,24 @@ from dataclasses import replace
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from convdsl.codegen.launches import Part
 from convdsl.codegen.traffic import STEP, launch_moves
 from convdsl.compiler import Network, compile_text
 from convdsl.ir.graph import Place, Places
+from convdsl.ir.launch import Schedule, Tail
 from convdsl.ir.printer import print_graph
+from convdsl.ir.types import TensorType
 from convdsl.ir.verify import GraphError, verify
+from convdsl.ops._conv_gradients import ConvGradInput
+from convdsl.ops.conv import Conv
 from convdsl.passes.plan_memory import plan
+from tests.conv_driver import operands
 from tests.empty_cache import empty_cache
+from tests.kernel_driver import launch_all, node_of, run, stored
 from tests.test_random_programs import check, numbers
 from tests.test_traffic import BATCH, HALF, agree, step
 
@@ -236,3 +244,34 @@ def test_verify_refuses_places_that_do_not_fit(whole: str, start: int, message: 
         verify(replace(graph, places=places), "test")
     with pytest.raises(GraphError, match="leaves the graph"):
         verify(replace(graph, places=Places({values["conv"]: Place(values["conv"], 0)})), "test")
+
+
+@triton.jit
+def sum_of_four(acc, offsets, column, mask, aux, seed):
+    for i in tl.static_range(4):
+        acc += tl.load(aux[i] + offsets, mask=mask, other=0.0)
+    return acc * (column % 120 + 1)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_both_halves_of_a_large_tile_are_stored_in_the_slice(backward: bool) -> None:
+    """And nothing beside it; its operand is a slice too."""
+    layer = Conv(120, kernel=(3, 3))
+    x, (weight, bias), dy = operands(layer, (120, 3, 4), 2, torch.float32)
+    geometry = layer.geometry(TensorType((120, 3, 4)))
+    op, x = (ConvGradInput(geometry), dy) if backward else (layer, x)
+    parameters = [weight] if backward else [weight, bias]
+    node = node_of(op, [x], parameters)
+    (launch,) = op.schedule(node, Tail(node.output)).launches
+    large = {**launch.arguments, "BLOCK_M": 128, "BLOCK_N": 128}
+    given, wide = torch.randn(2, 3, 4, 150), torch.full((2, 3, 4, 160), float("nan"))
+    given[..., 9:129] = stored(x)
+    tensors = {node.inputs[0]: given[..., 9:129], node.output: wide[..., 16:136]}
+    tensors |= dict(zip(node.parameters, (stored(weight), bias), strict=False))
+    others = tuple(torch.randn(2, 3, 4, 120) for _ in range(5))
+    one = Schedule((replace(launch, arguments=large, grid=("1", "1")),))
+    launch_all(one, tensors, 2, torch.float32, epilogue=sum_of_four, aux=others)
+    (plain,) = run(op, x, parameters=parameters)
+    expected = (stored(plain) + sum(others[:4])) * torch.arange(1.0, 121.0)
+    torch.testing.assert_close(wide[..., 16:136], expected, rtol=1e-5, atol=1e-2)
+    assert wide[..., :16].isnan().all() and wide[..., 136:].isnan().all()
