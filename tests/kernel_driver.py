@@ -92,12 +92,17 @@ def launch_all(
             "seed": torch.tensor([seed]),
         }
         arguments = {k: v for k, v in holes.items() if k in nest.arg_names}
+        arguments |= {k: None for k in nest.arg_names if k.endswith("_PROLOGUE")}
+        arguments |= {k: () for k in nest.arg_names if k.endswith("_aux")}
         for name, argument in launch.arguments.items():
             if isinstance(argument, Value):
                 arguments[name] = tensors[argument]
             elif isinstance(argument, Stride):
                 # of channels of a wider tensor too
-                arguments[name] = tensors[argument.value].stride(-2)
+                tensor = tensors[argument.value]
+                # torch leaves the strides of axes of one element anyhow
+                whole = tensor.is_contiguous()
+                arguments[name] = tensor.shape[-1] if whole else tensor.stride(-2)
             elif isinstance(argument, Size):
                 names = {"n": n, "triton": triton, "training": int(seed >= 0)}
                 arguments[name] = eval(argument.text, names)

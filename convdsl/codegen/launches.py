@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 
 from convdsl.codegen.copy_source import Copier, definition, kernel_names
-from convdsl.codegen.epilogue import Epilogue, epilogue
+from convdsl.codegen.epilogue import Epilogue, epilogue, prologue
 from convdsl.codegen.header import class_name, storage_shape, where
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Graph, Node, Places, Value
@@ -42,7 +43,7 @@ class Part(Enum):
 class EmittedLaunch:
     """One launch as written: arguments by name (``aux`` a tuple of values), EPILOGUE by name.
 
-    touched: as in `Launch`.
+    prologues: by the hole, ``X_PROLOGUE``. touched: as in `Launch`.
     """
 
     part: Part
@@ -53,6 +54,12 @@ class EmittedLaunch:
     stages: int
     comment: str
     touched: Mapping[Value, str]
+    prologues: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def holes(self) -> dict[str, str]:
+        """The functions that fill the nest's holes, those that are empty left out."""
+        return {**self.prologues, **({"EPILOGUE": self.epilogue} if self.epilogue else {})}
 
 
 @dataclass
@@ -69,7 +76,7 @@ class Kernels:
         """The name of an epilogue function with this body; equal bodies share one."""
         for helper in made.helpers:
             self.copier.add(f"kernels.{helper.module}", helper.function)
-        base = name = f"{made.title}_epilogue"
+        base = name = made.title
         number = 1
         while self.epilogues.get(name, made.body) != made.body:
             number += 1
@@ -105,7 +112,9 @@ def local_names(graph: Graph) -> dict[Value, str]:
     for value in values:
         name = value.name
         while (
-            name in hidden or name.endswith("_epilogue") or (name != value.name and name in taken)
+            name in hidden
+            or name.endswith(("_epilogue", "_prologue"))
+            or (name != value.name and name in taken)
         ):
             name += "_"
         names[value] = name
@@ -177,7 +186,8 @@ class FunctionBody:
         for value in dict.fromkeys((*stored, group.result)):
             if value not in in_place:
                 self.allocate(value)
-        self.schedule(schedule, comment, epilogue(group, self.places))
+        prologues = {chain[-1].output: prologue(chain, self.places) for chain in group.prologues}
+        self.schedule(schedule, comment, epilogue(group, self.places), prologues)
 
     def allocate(self, value: Value) -> None:
         """``name = new((n, 28, 28, 6))``; the dtype only where it is not the computing one."""
@@ -190,7 +200,8 @@ class FunctionBody:
                 self.begun.add(place.whole)
             self.slice(value, place.whole, place.start)
             return
-        dtype = "" if kind.dtype is DType.COMPUTE else f", dtype=torch.{kind.dtype.value}"
+        stored = {DType.BIT: "uint8"}.get(kind.dtype, kind.dtype.value)
+        dtype = "" if kind.dtype is DType.COMPUTE else f", dtype=torch.{stored}"
         self.out.assign(self.names[value], f"new({storage_shape(kind)}{dtype})")
 
     def slice(self, value: Value, whole: Value, start: int) -> None:
@@ -198,18 +209,30 @@ class FunctionBody:
         end = start + value.type.channels
         self.out.line(f"{self.names[value]} = {self.names[whole]}[..., {start}:{end}]")
 
-    def schedule(self, schedule: Schedule, comment: str, made: Epilogue | None = None) -> None:
-        """Scratch, launches, scratch freed."""
+    def schedule(
+        self,
+        schedule: Schedule,
+        comment: str,
+        made: Epilogue | None = None,
+        prologues: Mapping[Value, Epilogue] = MappingProxyType({}),
+    ) -> None:
+        """Scratch, launches, scratch freed. prologues: by the operands that they make."""
         for value in schedule.scratch:
             self.needed.add(value)
             self.names.setdefault(value, value.name)
             self.allocate(value)
         for launch in schedule.launches:
-            self.launch(launch, comment, made)
+            self.launch(launch, comment, made, prologues)
         if schedule.scratch:
             self.out.delete([self.names[v] for v in schedule.scratch])
 
-    def launch(self, launch: Launch, comment: str, made: Epilogue | None) -> None:
+    def launch(
+        self,
+        launch: Launch,
+        comment: str,
+        made: Epilogue | None,
+        prologues: Mapping[Value, Epilogue],
+    ) -> None:
         """One ``nest[grid](...)`` statement."""
         module, function = f"kernels.{launch.nest.module}", launch.nest.function
         self.kernels.copier.add(module, function)
@@ -220,26 +243,45 @@ class FunctionBody:
             name, aux = self.kernels.epilogue(made, comment), made.aux
         elif has_hole:
             self.kernels.copier.add("kernels.pointwise", "keep")
+        before = {
+            parameter.removesuffix("_ptr"): prologues[argument]
+            for parameter, argument in launch.arguments.items()
+            if isinstance(argument, Value) and argument in prologues
+        }
+        bodies = [made.body if made else "", *(given.body for given in before.values())]
         texts = []
         record: dict[str, Given | tuple[Value, ...]] = {}
+        fillers: dict[str, str] = {}
         for parameter in definition(module, function).arguments:
+            operand, _, hole = parameter.rpartition("_")
+            given = before.get(operand.lower())
             if parameter == "aux":
                 record["aux"] = aux
-                inner = ", ".join(self.names[v] for v in aux)
-                text = f"({inner},)" if len(aux) == 1 else f"({inner})"
+                text = self._tuple(aux)
+            elif hole == "aux":
+                record[parameter] = given.aux if given else ()
+                text = self._tuple(given.aux if given else ())
+            elif hole == "PROLOGUE":
+                if given:
+                    text = fillers[parameter] = self.kernels.epilogue(given, comment)
+                else:
+                    record[parameter], text = None, "None"
             elif parameter == "seed":
                 # a number nobody reads: it is not specialised, so any will do
-                random = made is not None and re.search(r"\bseed\b", made.body)
+                random = any(re.search(r"\bseed\b", body) for body in bodies)
                 record["seed"] = SEED if random else Size("seed")
                 text = "seed" if random else "0"
             elif parameter == "EPILOGUE":
                 text = name or "keep"
             else:
                 argument = launch.arguments[parameter]
-                if isinstance(argument, Value) and argument not in self.needed:
+                if hole == "ptr" and given:
+                    argument = given.tile
+                elif isinstance(argument, Value) and argument not in self.needed:
                     argument = None
                 elif isinstance(argument, Stride):
-                    stride = self.places.stride(argument.value)
+                    source = prologues.get(argument.value)
+                    stride = self.places.stride(source.tile if source else argument.value)
                     argument = stride if argument.constant else Size(f"{stride}")
                 record[parameter] = argument
                 text = self._text(argument)
@@ -257,8 +299,13 @@ class FunctionBody:
                 launch.stages,
                 comment,
                 launch.touched,
+                fillers,
             )
         )
+
+    def _tuple(self, values: Sequence[Value]) -> str:
+        inner = ", ".join(self.names[v] for v in values)
+        return f"({inner},)" if len(values) == 1 else f"({inner})"
 
     def _text(self, argument: Given) -> str:
         if isinstance(argument, Value):

@@ -90,7 +90,7 @@ def launch_moves(
 ) -> Iterator[Move]:
     """What the launches of these parts move, part by part."""
     functions = functions_of(made.text)
-    known: dict[tuple[str, str | None], Accesses] = {}
+    known: dict[tuple[str, tuple[tuple[str, str], ...]], Accesses] = {}
     sizes = {
         p.value: MASTER_BYTES if len(p.value.type.shape) <= 1 else compute for p in graph.parameters
     }
@@ -102,17 +102,17 @@ def launch_moves(
                 count = eval(launch.touched[value], {"n": batch, "triton": _SIZES})
             else:
                 count = value.type.elements * (batch if value.type.batched else 1)
-            total += count * sizes.get(value, value.type.dtype.bytes(compute))
+            size = value.type.dtype.bytes(count, compute)
+            total += count * sizes[value] if value in sizes else size
         return total
 
     for part in parts:
         for launch in made.launches:
             if launch.part is not part:
                 continue
-            key = launch.nest, launch.epilogue
+            key = launch.nest, tuple(launch.holes.items())
             if key not in known:
-                holes = {"EPILOGUE": launch.epilogue} if launch.epilogue else {}
-                known[key] = accesses(functions, launch.nest, holes)
+                known[key] = accesses(functions, launch.nest, launch.holes)
             loads, stores = known[key].loads, known[key].stores
             read, written = moved(launch, loads), moved(launch, stores)
             yield Move(part.value, launch.nest, launch.comment, read, written)

@@ -15,6 +15,7 @@ Assumes that groups are made: it is about kernels. Does not move nodes or change
 from collections.abc import Iterable
 from dataclasses import replace
 
+from convdsl.ir.broadcast import tile_of
 from convdsl.ir.graph import Graph, Node, Place, Places, Value
 from convdsl.ir.group import Group
 from convdsl.ir.launch import Launch, Stride, Tail
@@ -71,7 +72,12 @@ def _takes_slices(node: Node, value: Value) -> bool:
         return True  # it is not worked out at all
     if node.op.is_view(node.inputs[0].type):
         return False
-    return all(_has_stride(launch, value) for launch in _launches(_by_rows(node)))
+    group = node.op if isinstance(node.op, Group) else None
+    # launches name what a prologue makes of the tensor that they load
+    chains = group.prologues if group else ()
+    names = {value, *(chain[-1].output for chain in chains if tile_of(chain[0]) == value)}
+    launches = _launches(_by_rows(node))
+    return all(_has_stride(launch, name) for launch in launches for name in names)
 
 
 def _placed(node: Node, places: dict[Value, Place]) -> Node:

@@ -88,7 +88,7 @@ def plan(graph: Graph, batch: int, compute_bytes: int = 4) -> MemoryPlan:
 
     def size(value: Value) -> int:
         count = value.type.elements * (batch if value.type.batched else 1)
-        raw = count * value.type.dtype.bytes(compute_bytes)
+        raw = value.type.dtype.bytes(count, compute_bytes)
         return -(-raw // ALIGNMENT) * ALIGNMENT
 
     lives = [
