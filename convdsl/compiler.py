@@ -29,6 +29,7 @@ from convdsl.passes.fuse_epilogues import fuse_epilogues
 from convdsl.passes.fuse_prologues import fuse_prologues
 from convdsl.passes.hoist_pool_gradient import hoist_pool_gradient
 from convdsl.passes.pack_masks import pack_masks
+from convdsl.passes.place_slices import place_slices
 from convdsl.passes.plan_memory import MemoryPlan, plan
 from convdsl.passes.pool_first import pool_first
 from convdsl.passes.recompute_masks import recompute_masks
@@ -64,6 +65,7 @@ PIPELINE: tuple[Pass, ...] = (
     ("drop_dead", drop_dead),
     ("fuse_epilogues", fuse_epilogues),
     ("fuse_prologues", fuse_prologues),
+    ("place_slices", place_slices),
 )
 INFERENCE_PIPELINE: tuple[Pass, ...] = (
     ("drop_identity", partial(drop_identity, training=False)),
@@ -71,6 +73,7 @@ INFERENCE_PIPELINE: tuple[Pass, ...] = (
     ("use_running_statistics", use_running_statistics),
     ("drop_dead", drop_dead),
     ("fuse_epilogues", fuse_epilogues),
+    ("place_slices", place_slices),
 )
 TORCH_PIPELINE: tuple[Pass, ...] = (("pool_first", pool_first),)
 #: passes that may be left out (`Network.without`); the others give the graph its meaning
@@ -83,6 +86,7 @@ OPTIONAL = frozenset(
         "drop_dead",
         "fuse_epilogues",
         "fuse_prologues",
+        "place_slices",
         "pool_first",
         "step_at_once",
     }

@@ -15,7 +15,7 @@ import triton
 from torch import Tensor
 
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Schedule, Size, Tail
+from convdsl.ir.launch import Schedule, Size, Stride, Tail
 from convdsl.ir.op import Op
 from convdsl.ir.types import DType, TensorType
 from convdsl.kernels.pointwise import keep
@@ -97,6 +97,12 @@ def launch_all(
         for name, argument in launch.arguments.items():
             if isinstance(argument, Value):
                 arguments[name] = tensors[argument]
+            elif isinstance(argument, Stride):
+                # of channels of a wider tensor too
+                tensor = tensors[argument.value]
+                # torch leaves the strides of axes of one element anyhow
+                whole = tensor.is_contiguous()
+                arguments[name] = tensor.shape[-1] if whole else tensor.stride(-2)
             elif isinstance(argument, Size):
                 names = {"n": n, "triton": triton, "training": int(seed >= 0)}
                 arguments[name] = eval(argument.text, names)

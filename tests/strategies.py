@@ -5,7 +5,7 @@ fit is left out, by the rules of the layers themselves.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,6 +137,7 @@ class Program:
     draw: Draw
     statements: list[str] = field(default_factory=list)
     recipes: list[Call] = field(default_factory=list)
+    merges: tuple[str, ...] = tuple(sorted(MERGES))
     tags: dict[str, TensorType] = field(default_factory=dict)
 
     def chain(self, x: TensorType, names: Names, depth: int, most: int) -> Chain:
@@ -152,6 +153,8 @@ class Program:
         kinds: list[Callable[[TensorType, Names, int], Piece]] = [self.plain] * 3
         if depth > 0:
             kinds += [self.merge, self.merge, self.repeat, self.condition, self.call]
+            if len(self.merges) < len(MERGES):  # programs that are about these
+                kinds += [self.merge] * 4
         piece = self.draw(st.sampled_from(kinds))(x, names, depth - 1)
         return piece if fits(piece, x, names) else self.plain(x, names, depth)
 
@@ -192,7 +195,7 @@ class Program:
 
     def merge(self, x: TensorType, names: Names, depth: int) -> Piece:
         """Branches that agree: what does not agree with the first is replaced by a copy of it."""
-        name = self.draw(st.sampled_from(sorted(MERGES)))
+        name = self.draw(st.sampled_from(self.merges))
         branches = [self.branch(x, names, depth)]
         for _ in range(self.draw(st.integers(1, 2))):
             other = self.branch(x, names, depth)
@@ -275,9 +278,9 @@ def inputs_of(draw: Draw) -> list[tuple[str, str, TensorType]]:
 
 
 @st.composite
-def programs(draw: Draw, items: int = 5, depth: int = 2) -> str:
-    """The text of a program that compiles."""
-    program = Program(draw)
+def programs(draw: Draw, items: int = 5, depth: int = 2, merges: Sequence[str] = ()) -> str:
+    """The text of a program that compiles; with ``merges``, one that merges often and by these."""
+    program = Program(draw, merges=tuple(merges or sorted(MERGES)))
     inputs = inputs_of(draw)
     x = inputs[0][2]
     lets = {"width": draw(st.integers(1, 4))} if draw(st.booleans()) else {}

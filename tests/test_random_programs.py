@@ -38,6 +38,14 @@ def cache() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def unaligned() -> Iterator[None]:
+    """Slices start anywhere: programs of a few channels would have none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("convdsl.passes.place_slices.ALIGNMENT", 1)
+        yield
+
+
 @dataclass(frozen=True)
 class Numbers:
     """Float32 values of everything a program needs. labels: by output, none without a head.
@@ -291,6 +299,19 @@ UNHURRIED = (HealthCheck.too_slow, HealthCheck.data_too_large)
 @settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=UNHURRIED)
 @examples
 def test_all_targets_agree_with_the_oracle(
+    text: str, batch: int, seed: int, without: set[str]
+) -> None:
+    check_random(text, batch, seed, without)
+
+
+@settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=UNHURRIED)
+@given(
+    text=programs(items=4, depth=3, merges=("CONCAT",)),
+    batch=st.integers(1, 3),
+    seed=st.integers(0, 99),
+    without=st.sets(st.sampled_from(sorted(OPTIONAL - {"place_slices"}))),
+)
+def test_all_targets_agree_with_the_oracle_on_concatenations(
     text: str, batch: int, seed: int, without: set[str]
 ) -> None:
     check_random(text, batch, seed, without)

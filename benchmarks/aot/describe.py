@@ -37,6 +37,7 @@ def _describe(kernel: Kernel) -> str:
     constants: Constants = {a.name: a.value for a in kernel.arguments if a.kind == "constexpr"}
     absent = [name for name, value in constants.items() if value is None]
     left: Constants = {n: v for n, v in constants.items() if v is not None and n not in IMPLIED}
+    left = {n: v for n, v in left.items() if not _is_whole(n, v, constants)}
     parts = [kernel.nest]
     for needs, write in SHORT:
         if needs <= left.keys():
@@ -53,6 +54,12 @@ def _describe(kernel: Kernel) -> str:
     parts += [f"{a.name}%16" for a in kernel.arguments if a.kind == "i32" and a.divisible]
     parts += [_kinds(kernel), tail]
     return " ".join([*filter(None, parts), f"w{kernel.warps}", f"s{kernel.stages}"])
+
+
+def _is_whole(name: str, value: Constant, constants: Constants) -> bool:
+    """The stride of a tensor that is no slice of a wider one: the number of its channels."""
+    of_output = name in ("Y_STRIDE", "DY_STRIDE") and "K" in constants
+    return name.endswith("_STRIDE") and value == constants.get("K" if of_output else "C")
 
 
 def _constant(name: str, value: Constant) -> str:

@@ -15,10 +15,10 @@ from convdsl.codegen.epilogue import Epilogue
 from convdsl.codegen.launches import EmittedLaunch, FunctionBody, Kernels, tidy
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Argument, Launch, Schedule, Size
+from convdsl.ir.launch import Given, Launch, Schedule, Size
 
 #: what an argument of a launch is
-Given = Argument | tuple[Value, ...]
+Argument = Given | tuple[Value, ...]
 
 
 @dataclass(eq=False)
@@ -102,7 +102,7 @@ class OneKernel(FunctionBody):
             texts.append(f"{parameter}={text}")
         out.call(f"{name_at(nest.function)}(", texts)
 
-    def in_kernel(self, argument: Given) -> str:
+    def in_kernel(self, argument: Argument) -> str:
         """An argument as the kernel writes it."""
         if isinstance(argument, tuple):
             inner = ", ".join(map(self.pointer, argument))
@@ -152,7 +152,7 @@ class OneKernel(FunctionBody):
 def with_tensors(launch: EmittedLaunch, others: Mapping[Value, Value]) -> EmittedLaunch:
     """The launch with ``others`` in place of tensors."""
 
-    def other(given: Given) -> Given:
+    def other(given: Argument) -> Argument:
         if isinstance(given, tuple):
             return tuple(others.get(value, value) for value in given)
         return others.get(given, given) if isinstance(given, Value) else given

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from convdsl.codegen.writer import Writer
 from convdsl.ir.broadcast import element_of, tile_of
-from convdsl.ir.graph import Node, Value
+from convdsl.ir.graph import Node, Places, Value
 from convdsl.ir.group import Group
 from convdsl.ir.launch import Band, Nest
 from convdsl.ir.reduction import RowReduction, bands_of
@@ -33,7 +33,7 @@ class Epilogue:
     helpers: tuple[Nest, ...]
 
 
-def epilogue(group: Group) -> Epilogue | None:
+def epilogue(group: Group, places: Places) -> Epilogue | None:
     """None when the anchor's tile is stored as it is."""
     steps = group.steps
     stores = [v for v in group.stored if v in _chain(group)]
@@ -41,7 +41,7 @@ def epilogue(group: Group) -> Epilogue | None:
         return None
     pointwise = group.anchor in steps
     first = tile_of(group.anchor) if pointwise else group.anchor.output
-    body = _Body(first)
+    body = _Body(first, places)
     if not pointwise:
         body.keep(first, stores, group.bits)
     for node in steps:
@@ -62,9 +62,9 @@ def epilogue(group: Group) -> Epilogue | None:
     return Epilogue(f"{title}_epilogue", body.text.text, first, tuple(body.aux), helpers)
 
 
-def prologue(chain: Sequence[Node]) -> Epilogue:
+def prologue(chain: Sequence[Node], places: Places) -> Epilogue:
     """The same for a chain that makes an operand of the anchor: it gets the tile as loaded."""
-    body = _Body(tile_of(chain[0]))
+    body = _Body(tile_of(chain[0]), places)
     for node in chain:
         body.step(node)
     body.text.line(f"return {body.names[chain[-1].output]}")
@@ -76,9 +76,9 @@ def prologue(chain: Sequence[Node]) -> Epilogue:
 class _Body:
     """Text in the making: names of the blocks at hand, and the tensors they were read from."""
 
-    def __init__(self, tile: Value) -> None:
+    def __init__(self, tile: Value, places: Places) -> None:
         self.text = Writer(1)
-        self.tile = tile
+        self.tile, self.places = tile, places
         self.names = {tile: "acc"}
         self.aux: list[Value] = []
 
@@ -91,7 +91,7 @@ class _Body:
         """The name of an operand, loaded where it is first used."""
         if value not in self.names:
             name = self.names[value] = f"operand{len(self.aux)}"
-            place = element_of(value.type, self.tile.type)
+            place = self.place(value)
             assert place is not None, f"{value.name} does not spread over the tile"
             masked = ", mask=mask, other=0.0" if "offsets" in place else ""
             slot = self.slot(value)
@@ -101,13 +101,17 @@ class _Body:
                 self.text.line(f"{name} = tl.load({slot} + {place}{masked}).to(tl.float32)")
         return self.names[value]
 
+    def place(self, value: Value) -> str | None:
+        """Where the elements of a tensor lie that belong to those of the tile."""
+        return element_of(value.type, self.tile.type, self.places.stride(value))
+
     def keep(self, value: Value, stores: Collection[Value], bits: Iterable[Node]) -> None:
         """Store what is wanted of a value beside the kernel's own result: itself, bits of it."""
         name = self.names[value]
         if value in stores:
             slot = self.slot(value)
             number = f"{name}.to({slot}.dtype.element_ty)"
-            self.text.line(f"tl.store({slot} + offsets, {number}, mask=mask)")
+            self.text.line(f"tl.store({slot} + {self.place(value)}, {number}, mask=mask)")
         for node in bits:
             if node.inputs == (value,):
                 condition = node.op.expression(name)

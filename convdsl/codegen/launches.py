@@ -14,9 +14,9 @@ from convdsl.codegen.copy_source import Copier, definition, kernel_names
 from convdsl.codegen.epilogue import Epilogue, epilogue, prologue
 from convdsl.codegen.header import class_name, storage_shape, where
 from convdsl.codegen.writer import Writer
-from convdsl.ir.graph import Graph, Node, Value
+from convdsl.ir.graph import Graph, Node, Places, Value
 from convdsl.ir.group import Group, updated
-from convdsl.ir.launch import Argument, Launch, Schedule, Size, Tail
+from convdsl.ir.launch import Given, Launch, Schedule, Size, Stride, Tail
 from convdsl.ir.types import DType, TensorType
 
 # names that generated functions use for themselves
@@ -55,7 +55,7 @@ class EmittedLaunch:
 
     part: Part
     nest: str
-    arguments: dict[str, Argument | tuple[Value, ...]]
+    arguments: dict[str, Given | tuple[Value, ...]]
     epilogue: str | None
     warps: int
     stages: int
@@ -143,10 +143,17 @@ class FunctionBody:
         names: dict[Value, str],
         needed: set[Value],
         orders: Mapping[Value, tuple[int, ...]] | None = None,
+        places: Places | None = None,
     ) -> None:
-        """orders: of the axes in memory, for values without a batch that have one of their own."""
+        """orders: of the axes in memory, for values without a batch that have one of their own.
+
+        places: of the values that have no tensor of their own.
+        """
         self.out, self.kernels, self.names, self.needed = out, kernels, names, needed
         self.orders = orders or {}
+        self.places = places or Places()
+        #: wider tensors whose first channels were made before all of them are
+        self.begun: set[Value] = set()
 
     def nodes(self, nodes: Sequence[Node], keep: set[Value]) -> None:
         """All nodes in order; values not in ``keep`` are freed after their last reader."""
@@ -175,29 +182,51 @@ class FunctionBody:
         if not stored:
             return
         comment = where(node)
-        self.out.comment(comment)
         if node.op.is_view(node.inputs[0].type):
+            self.out.comment(comment)
             shape = storage_shape(node.output.type)
             source = self.names[node.inputs[0]]
             self.out.line(f"{self.names[node.output]} = {source}.view{shape}")
             return
+        place = self.places.of.get(node.output)
+        if place is not None and place.whole in node.inputs:  # it lies where its operand does
+            self.out.comment(comment)
+            self.slice(node.output, place.whole, place.start)
+            return
         group = node.op if isinstance(node.op, Group) else Group((node,), stored)
+        schedule = group.schedule(node, Tail(group.result))
+        if not schedule.launches:  # others have made all of it
+            return
+        self.out.comment(comment)
         self.needed.add(group.result)  # a kernel stores its own result, read or not
         in_place = updated(node)
         self.names.update({new: self.names[old] for new, old in in_place.items()})
         for value in dict.fromkeys((*stored, group.result)):
             if value not in in_place:
                 self.allocate(value)
-        prologues = {chain[-1].output: prologue(chain) for chain in group.prologues}
+        prologues = {chain[-1].output: prologue(chain, self.places) for chain in group.prologues}
         schedule = group.schedule(node, Tail(group.result, alone=self.alone))
         self.schedule(schedule, comment, self.epilogue(group), prologues)
 
     def epilogue(self, group: Group) -> Epilogue | None:
-        return epilogue(group)
+        return epilogue(group, self.places)
 
     def allocate(self, value: Value) -> None:
-        """``name = new((n, 28, 28, 6))``."""
+        """``name = new((n, 28, 28, 6))``; a slice of the tensor it lies in, if it has none."""
+        if value in self.begun:
+            return
+        if (place := self.places.of.get(value)) is not None:
+            if place.whole not in self.begun:
+                self.allocate(place.whole)
+                self.begun.add(place.whole)
+            self.slice(value, place.whole, place.start)
+            return
         self.out.assign(self.names[value], new_tensor(value.type, order=self.orders.get(value)))
+
+    def slice(self, value: Value, whole: Value, start: int) -> None:
+        """``name = whole[..., 64:192]``"""
+        end = start + value.type.channels
+        self.out.line(f"{self.names[value]} = {self.names[whole]}[..., {start}:{end}]")
 
     def schedule(
         self,
@@ -240,7 +269,7 @@ class FunctionBody:
         }
         bodies = [made.body if made else "", *(given.body for given in before.values())]
         texts = []
-        record: dict[str, Argument | tuple[Value, ...]] = {}
+        record: dict[str, Given | tuple[Value, ...]] = {}
         fillers: dict[str, str] = {}
         for parameter in definition(module, function).arguments:
             operand, _, hole = parameter.rpartition("_")
@@ -269,6 +298,10 @@ class FunctionBody:
                     argument = given.tile
                 elif isinstance(argument, Value) and argument not in self.needed:
                     argument = None
+                elif isinstance(argument, Stride):
+                    source = prologues.get(argument.value)
+                    stride = self.places.stride(source.tile if source else argument.value)
+                    argument = stride if argument.constant else Size(f"{stride}")
                 record[parameter] = argument
                 text = self._text(argument)
             texts.append(f"{parameter}={text}")
@@ -300,7 +333,7 @@ class FunctionBody:
         inner = ", ".join(self.names[v] for v in values)
         return f"({inner},)" if len(values) == 1 else f"({inner})"
 
-    def _text(self, argument: Argument) -> str:
+    def _text(self, argument: Given) -> str:
         if isinstance(argument, Value):
             return self.names[argument]
         if isinstance(argument, Size):

@@ -77,7 +77,7 @@ class SamplesPass(OneKernel):
     def epilogue(self, group: Group) -> Epilogue | None:
         """Its random numbers are those of elements ``seed[1]`` further on."""
         self._elements = group.anchor.output.type.elements
-        made = epilogue(group)
+        made = epilogue(group, self.places)
         return made and replace(made, body="\n".join(map(_moved, made.body.splitlines())))
 
     def write(self, launch: Launch, emitted: EmittedLaunch, texts: list[str]) -> None:

@@ -111,7 +111,7 @@ def _infer(graph: Graph, weights: list[Parameter], out: Writer, kernels: Kernels
         _prologue(graph, weights, out, names)
         if _is_random(graph):
             out.line(f"seed = new_seed({names[graph.inputs[0]]}, False)")
-        body = FunctionBody(out, kernels, names, used | graph.results())
+        body = FunctionBody(out, kernels, names, used | graph.results(), places=graph.places)
         body.nodes(graph.nodes, graph.results())
         _tuple(out, "return", [names[o.value] for o in graph.outputs])
 
@@ -134,9 +134,8 @@ def _function(graph: Graph, weights: list[Parameter], out: Writer, kernels: Kern
         kernels.part = Part.FORWARD
         with out.indent():
             _prologue(graph, weights, out, names)
-            FunctionBody(out, kernels, names, needed).nodes(
-                graph.nodes, graph.results() | set(saved)
-            )
+            body = FunctionBody(out, kernels, names, needed, places=graph.places)
+            body.nodes(graph.nodes, graph.results() | set(saved))
             out.call("ctx.save_for_backward(", [names[v] for v in saved])
             out.line(", ".join(f"ctx.{k}" for k in kept) + f" = {', '.join(kept)}")
             _tuple(out, "return", [names[o.value] for o in graph.outputs])
@@ -168,7 +167,11 @@ def _backward(
     gradients = dict(graph.gradients)
     # a gradient lies in memory as its parameter does: autograd takes it without a copy
     orders = {gradients[p.value]: p.permute for p in graph.learned if p.permute}
-    body = FunctionBody(out, kernels, names, needed, orders)
+    body = FunctionBody(out, kernels, names, needed, orders, graph.places)
+    for value in dict.fromkeys(v for node in graph.backward for v in node.inputs):
+        tensor = graph.places.root(value)
+        if tensor != value and tensor in saved:
+            body.slice(value, tensor, graph.places.start(value))
     always = graph.toward_parameters
     taken = {id(node) for node in always}
     optional = [node for node in graph.backward if id(node) not in taken]

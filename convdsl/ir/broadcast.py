@@ -8,16 +8,18 @@ from convdsl.ir.graph import Node, Value
 from convdsl.ir.types import TensorType
 
 
-def element_of(operand: TensorType, full: TensorType) -> str | None:
+def element_of(operand: TensorType, full: TensorType, stride: int | None = None) -> str | None:
     """Triton text of the element of ``operand`` for the elements ``offsets`` of ``full``.
 
     A number per channel is found by ``column`` (see `convdsl.kernels`), and read without a mask.
     ``operand`` has the shape of ``full``; or one number per channel (C,), per sample and channel
-    (C,) or (C, 1, 1), or one for all (1,). None: it does not spread over ``full``.
+    (C,) or (C, 1, 1), or one for all (1,). None: it does not spread over ``full``. stride: elements
+    between the rows of ``operand``, where it is channels of a wider tensor.
     """
     channels, size = full.channels, full.elements
     if operand.shape == full.shape and operand.batched == full.batched:
-        return "offsets"
+        gap = (stride or channels) - channels
+        return f"offsets + offsets // {channels} * {gap}" if gap else "offsets"
     if operand.batched:
         per_sample = operand.elements == operand.channels == channels and full.batched
         return f"offsets // {size} * {channels} + column % {channels}" if per_sample else None

@@ -5,7 +5,7 @@ makes the forward part; `passes.differentiate` adds the backward part; every oth
 nodes. What a node means is known only to its op, so the IR never grows with layers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -123,12 +123,45 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value lies that has no tensor of its own: in ``whole``, from channel ``start`` on."""
+
+    whole: Value
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The values of a graph that have no tensor of their own."""
+
+    of: Mapping[Value, Place] = field(default_factory=dict)
+
+    def root(self, value: Value) -> Value:
+        """The value whose tensor it is that ``value`` lies in, itself if it has its own."""
+        while (place := self.of.get(value)) is not None:
+            value = place.whole
+        return value
+
+    def start(self, value: Value) -> int:
+        """The first channel of ``value`` in the tensor it lies in."""
+        start = 0
+        while (place := self.of.get(value)) is not None:
+            start, value = start + place.start, place.whole
+        return start
+
+    def stride(self, value: Value) -> int:
+        """How many elements of the tensor lie between one row of ``value`` and the next."""
+        return self.root(value).type.channels
+
+
+@dataclass(frozen=True, slots=True)
 class Graph:
     """A network. The backward part is empty until `passes.differentiate` has run.
 
     cotangents: for every output the value that carries dLoss/dOutput, in the same order.
     gradients: pairs (input or parameter value, value holding its gradient). updates: pairs (value
-    of a parameter of role STATE, value it has after a training step).
+    of a parameter of role STATE, value it has after a training step). places: see
+    `passes.place_slices`.
     """
 
     name: str
@@ -141,6 +174,7 @@ class Graph:
     cotangents: tuple[Value, ...] = ()
     gradients: tuple[tuple[Value, Value], ...] = ()
     updates: tuple[tuple[Value, Value], ...] = ()
+    places: Places = field(default_factory=Places)
 
     @property
     def learned(self) -> tuple[Parameter, ...]:
@@ -158,8 +192,8 @@ class Graph:
 
     @property
     def saved(self) -> tuple[Value, ...]:
-        """Activations the backward part reads from the forward part, in order of definition."""
-        needed = {value for node in self.backward for value in node.inputs}
+        """Tensors the backward part reads from the forward part, in order of definition."""
+        needed = {self.places.root(value) for node in self.backward for value in node.inputs}
         made = (*self.inputs, *(value for node in self.nodes for value in node.outputs))
         return tuple(value for value in made if value in needed)
 

@@ -22,7 +22,7 @@ class Group(Op):
 
     Each of the ``prologues`` is a chain of pointwise nodes that makes an input of the anchor as its
     kernel loads it. The group's node lists as outputs the values of ``nodes`` that are ``stored``,
-    and all of bits and reductions.
+    and all of bits and reductions. by_rows: see `Tail`.
     """
 
     nodes: tuple[Node, ...]
@@ -30,6 +30,7 @@ class Group(Op):
     bits: tuple[Node, ...] = ()
     reductions: tuple[Node, ...] = ()
     prologues: tuple[tuple[Node, ...], ...] = ()
+    by_rows: bool = False
 
     @property
     def anchor(self) -> Node:
@@ -91,7 +92,7 @@ class Group(Op):
         """The anchor's launches, then those that finish the reductions."""
         made = self._of_anchor(tail.alone)
         launches, scratch = made.launches, made.scratch
-        band = launches[-1].band
+        band = launches[-1].band if launches else None
         used: dict[Value, str] = {}
         for reduction in self.reductions:
             assert band is not None and isinstance(reduction.op, RowReduction)
@@ -108,7 +109,8 @@ class Group(Op):
         """The anchor's launches, with the pooling, if any, handed to its kernel."""
         made = frozenset(chain[-1].output for chain in self.prologues)
         if self.pool is None:
-            return self.anchor.op.schedule(self.anchor, Tail(self.result, made=made, alone=alone))
+            tail = Tail(self.result, made=made, alone=alone, by_rows=self.by_rows)
+            return self.anchor.op.schedule(self.anchor, tail)
         index = self.pool.outputs[1] if self.pool.outputs[1] in self.stored else None
         pool = self.pool.op.pool_window
         return self.anchor.op.schedule(self.anchor, Tail(self.result, pool, index, alone=alone))

@@ -25,9 +25,22 @@ class Size:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Stride:
+    """How many elements further the next row of ``value`` lies: its channels, or more.
+
+    A launch that has the stride of a tensor among its arguments finds it anywhere between the
+    channels of a wider one (`convdsl.passes.place_slices`). constant: at compile time.
+    """
+
+    value: Value
+    constant: bool = True
+
+
 # A Value is passed as a pointer, a Size as a run-time integer, None as an absent pointer and
-# everything else as a compile-time constant.
-Argument = Value | Size | bool | int | float | str | None
+# everything else as a compile-time constant; a Stride becomes a Size or a constant.
+Given = Value | Size | bool | int | float | str | None
+Argument = Given | Stride
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +97,8 @@ class Tail:
     output: the value the anchor's kernel stores. pool: window of a max pooling done on the tile
     before the store, with ``index`` receiving the winner's place (None: nobody needs it). made:
     inputs that lie nowhere in memory, but are made by a PROLOGUE as the kernel loads them. alone:
-    one program does all of the launch by itself, for a few samples.
+    one program does all of the launch by itself, for a few samples. by_rows: of two nests that
+    would do, the one that has the strides of its tensors.
     """
 
     output: Value
@@ -92,6 +106,7 @@ class Tail:
     index: Value | None = None
     made: frozenset[Value] = frozenset()
     alone: bool = False
+    by_rows: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable
 
-from convdsl.ir.graph import Graph, Node, Role, Value
+from convdsl.ir.graph import Graph, Node, Places, Role, Value
 from convdsl.ir.group import Group, members
 from convdsl.ir.head import Head
 from convdsl.ir.op import Layer, Op
@@ -29,7 +29,7 @@ def print_graph(graph: Graph) -> str:
         f"  {_ROLES[p.role]} %{p.value.name}: {show_type(p.value.type)}  # {p.path}"
         for p in graph.parameters
     ]
-    lines += _nodes(graph.nodes, "  ")
+    lines += _nodes(graph.nodes, "  ", graph.places)
     for output in graph.outputs:
         head = f", {output.head.name}{_attributes(output.head)}" if output.head else ""
         lines.append(f"  output {output.name} = %{output.value.name}{head}")
@@ -37,7 +37,7 @@ def print_graph(graph: Graph) -> str:
     if graph.backward:
         given = ", ".join(f"%{v.name}" for v in graph.cotangents)
         lines.append(f"backward({given})")
-        lines += _nodes(graph.backward, "  ")
+        lines += _nodes(graph.backward, "  ", graph.places)
         lines += [f"  gradient of %{v.name} = %{g.name}" for v, g in graph.gradients]
     return "\n".join(lines) + "\n"
 
@@ -45,17 +45,17 @@ def print_graph(graph: Graph) -> str:
 _ROLES = {Role.LEARNED: "parameter", Role.STATE: "state", Role.CONSTANT: "constant"}
 
 
-def _nodes(nodes: Iterable[Node], indent: str) -> list[str]:
+def _nodes(nodes: Iterable[Node], indent: str, places: Places) -> list[str]:
     lines = []
     for node in nodes:
-        lines.append(indent + _line(node))
+        lines.append(indent + _line(node, places))
         if isinstance(node.op, Group):
-            lines += _nodes(members(node), indent + "  | ")
+            lines += _nodes(members(node), indent + "  | ", Places())
     return lines
 
 
-def _line(node: Node) -> str:
-    results = ", ".join(f"%{v.name}: {show_type(v.type)}" for v in node.outputs)
+def _line(node: Node, places: Places) -> str:
+    results = ", ".join(f"%{v.name}: {show_type(v.type)}{_place(v, places)}" for v in node.outputs)
     operands = ", ".join(_reference(v) for v in node.operands)
     text = f"{results} = {node.op.title}({operands})"
     if not isinstance(node.op, Group):
@@ -64,6 +64,13 @@ def _line(node: Node) -> str:
     if origin.span is not None:
         text += f"  # {origin.text} {origin.span.source.name}:{origin.span.line}"
     return text
+
+
+def _place(value: Value, places: Places) -> str:
+    """``  in %concat[64:192]``, for a value without a tensor of its own."""
+    if (place := places.of.get(value)) is None:
+        return ""
+    return f" in %{place.whole.name}[{place.start}:{place.start + value.type.channels}]"
 
 
 def _reference(value: Value) -> str:

@@ -1,5 +1,7 @@
 """What must hold of every graph; run after lowering and after every pass."""
 
+from dataclasses import replace
+
 from convdsl.ir.graph import Graph, Node, Value
 from convdsl.ir.group import Group, members
 
@@ -49,6 +51,13 @@ def verify(graph: Graph, after: str) -> None:
         define(value)
     for node in graph.backward:
         visit(node)
+    for part, place in graph.places.of.items():
+        demand({part, place.whole} <= defined, f"the place of {part.name} is in no value there is")
+        end = place.start + part.type.channels
+        demand(end <= place.whole.type.channels, f"{part.name} ends outside {place.whole.name}")
+        rows = replace(place.whole.type, shape=part.type.shape), part.type.spatial
+        demand(rows == (part.type, place.whole.type.spatial), f"{part.name} has its whole's rows")
+        demand(part not in graph.results(), f"{part.name} leaves the graph and has no tensor")
     for value, new in graph.updates:
         demand(new in defined, f"the update of {value.name} is never computed")
         demand(new.type == value.type, f"the update of {value.name} has its type")

@@ -61,14 +61,15 @@ def statistics(
     partial_ptr,
     rows,
     channels,
+    x_stride,
     SPLIT: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
     """partial[i] = (mean[c], sum over r of (x[r,c] - mean[c])^2) of the i-th stretch of rows.
 
-    x is (rows, C), partial float32 (SPLIT, 2, C). Stretch i is the blocks of ROWS rows from
-    i*blocks/SPLIT on, as `merge_statistics` counts them too.
+    x is (rows, C), its rows x_stride elements apart, partial float32 (SPLIT, 2, C). Stretch i is
+    the blocks of ROWS rows from i*blocks/SPLIT on, as `merge_statistics` counts them too.
     """
     c = tl.program_id(0) * COLS + tl.arange(0, COLS)
     split = tl.program_id(1)
@@ -80,7 +81,7 @@ def statistics(
     for start in range(0, stretch, ROWS):
         row = first + start + tl.arange(0, ROWS)[:, None]
         mask = (row < rows) & (c < channels)[None, :]
-        x = tl.load(x_ptr + row * channels + c[None, :], mask=mask, other=0.0).to(tl.float32)
+        x = tl.load(x_ptr + row * x_stride + c[None, :], mask=mask, other=0.0).to(tl.float32)
         here = tl.minimum(tl.maximum(rows - first - start, 0), ROWS).to(tl.float32)
         some = tl.maximum(here, 1.0)
         average = tl.sum(x, axis=0) / some
@@ -195,13 +196,16 @@ def gradient_sums(
     partial_ptr,
     rows,
     channels,
+    dy_stride,
+    x_stride,
     SPLIT: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
     """partial[i] = (sum over r of dy[r,c] * x^[r,c], sum over r of dy[r,c]) of a stretch of rows.
 
-    x^ = (x - mean) * rstd; dy and x are (rows, C), partial float32 (SPLIT, 2, C).
+    x^ = (x - mean) * rstd; dy and x are (rows, C), their rows so many elements apart;
+    partial is float32 (SPLIT, 2, C).
     """
     c = tl.program_id(0) * COLS + tl.arange(0, COLS)
     split = tl.program_id(1)
@@ -214,9 +218,8 @@ def gradient_sums(
     for start in range(0, stretch, ROWS):
         row = first + start + tl.arange(0, ROWS)[:, None]
         mask = (row < rows) & (c < channels)[None, :]
-        offsets = row * channels + c[None, :]
-        dy = tl.load(dy_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-        x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        dy = tl.load(dy_ptr + row * dy_stride + c[None, :], mask=mask, other=0.0).to(tl.float32)
+        x = tl.load(x_ptr + row * x_stride + c[None, :], mask=mask, other=0.0).to(tl.float32)
         # dy is zero outside, but what it is multiplied with must be finite there too
         of_weight += dy * tl.where(mask, (x - mean[None, :]) * rstd[None, :], 0.0)
         of_bias += dy

@@ -17,15 +17,16 @@ def channel_sum(
     rows,
     NEGATIVE: tl.constexpr,
     C: tl.constexpr,
+    X_STRIDE: tl.constexpr,
     SPLIT: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
     """partial[g, s, c] = sum over the rows r of stretch s of x[g,r,c] * factor[g,r,c].
 
-    x and factor are (groups, rows, C), partial (groups, SPLIT, C) fp32. factor may be None for
-    ones; with NEGATIVE it counts as 0 where it is positive. A program adds up one stretch, a
-    SPLITth of the rows of a group, for COLS channels.
+    x and factor are (groups, rows, C), partial (groups, SPLIT, C) fp32; rows of x are X_STRIDE
+    elements apart. factor may be None for ones; with NEGATIVE it counts as 0 where it is positive.
+    A program adds up one stretch, a SPLITth of the rows of a group, for COLS channels.
     """
     group = (tl.program_id(0) // SPLIT).to(tl.int64)
     length = tl.cdiv(rows, SPLIT)
@@ -36,10 +37,10 @@ def channel_sum(
     for first in range(start, stop, ROWS):
         row = first + tl.arange(0, ROWS)[:, None]
         mask = (row < stop) & (c < C)
-        offsets = (group * rows + row) * C + c
-        x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        place = group * rows + row
+        x = tl.load(x_ptr + place * X_STRIDE + c, mask=mask, other=0.0).to(tl.float32)
         if factor_ptr is not None:
-            factor = tl.load(factor_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+            factor = tl.load(factor_ptr + place * C + c, mask=mask, other=0.0).to(tl.float32)
             if NEGATIVE:
                 x = tl.where(factor > 0.0, 0.0, x * factor)
             else:

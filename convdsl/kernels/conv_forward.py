@@ -29,6 +29,8 @@ def conv_forward(
     DILATION_H: tl.constexpr,
     DILATION_W: tl.constexpr,
     GROUPS: tl.constexpr,
+    X_STRIDE: tl.constexpr,
+    Y_STRIDE: tl.constexpr,
     POOL_H: tl.constexpr,
     POOL_W: tl.constexpr,
     EPILOGUE: tl.constexpr,
@@ -40,7 +42,8 @@ def conv_forward(
     """y[n,p,q,k] = EPILOGUE(bias[k] + sum over r,s,c of x[n, p*STRIDE_H - PAD_H + r*DILATION_H,
     q*STRIDE_W - PAD_W + s*DILATION_W, c] * w[k,r,s,c]), with x zero outside its map.
 
-    x (N,H,W,C), w (K,R,S,C/GROUPS), bias (K) or None, y (N,P,Q,K). A program makes BLOCK_M pixels
+    x (N,H,W,C), w (K,R,S,C/GROUPS), bias (K) or None, y (N,P,Q,K); pixels of x and y are X_STRIDE
+    and Y_STRIDE elements apart, those of other tensors K. A program makes BLOCK_M pixels
     by BLOCK_N channels of one group. ``rows`` counts the pixels computed and must be < 2**31.
 
     With POOL_H x POOL_W of 1x2, 2x1 or 2x2, y is (N, P//POOL_H, Q//POOL_W, K), the maximum of each
@@ -84,11 +87,12 @@ def conv_forward(
     if EACH_PIXEL:
         h_start = tl.zeros_like(row)
         w_start = h_start
-        x_rows = x_ptr + tile.to(tl.int64) * (BLOCK_M * C) + group * CG + tl.arange(0, BLOCK_M) * C
+        x_corner = x_ptr + tile.to(tl.int64) * (BLOCK_M * X_STRIDE) + group * CG
+        x_rows = x_corner + tl.arange(0, BLOCK_M) * X_STRIDE
     else:
         h_start = p * STRIDE_H - PAD_H
         w_start = q * STRIDE_W - PAD_W
-        x_rows = x_ptr + image * (H * W * C) + group * CG
+        x_rows = x_ptr + image * (H * W * X_STRIDE) + group * CG
 
     lanes = tl.arange(0, STEP)
     w_columns = w_ptr + (group * KG + column) * (R * S * CG)
@@ -111,7 +115,7 @@ def conv_forward(
             x_mask = x_mask & (h >= 0) & (h < H) & (w >= 0) & (w < W)
         if (R * S * CG) % STEP != 0:
             x_mask = x_mask & k_mask[None, :]
-        a = tl.load(x_rows[:, None] + ((h * W + w) * C + c[None, :]), mask=x_mask, other=0.0)
+        a = tl.load(x_rows[:, None] + ((h * W + w) * X_STRIDE + c[None, :]), mask=x_mask, other=0.0)
         b = tl.load(
             w_columns[None, :] + k[:, None],
             mask=k_mask[:, None] & column_mask[None, :],
@@ -137,6 +141,10 @@ def conv_forward(
             lane = inner + tl.arange(0, WIDTH)
             mask = row_mask[:, None] & (lane < KG)[None, :]
             y = EPILOGUE(parts[half], offsets, (group * KG + lane)[None, :], mask, aux, seed)
+            if Y_STRIDE != K:
+                corner = tile.to(tl.int64) * (BLOCK_M * Y_STRIDE) + group * KG + inner
+                apart = tl.arange(0, BLOCK_M)[:, None] * Y_STRIDE
+                offsets = corner + (apart + tl.arange(0, WIDTH)[None, :])
             tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
     else:
         pixel = image * (P * Q) + p * Q + q
@@ -166,6 +174,9 @@ def conv_forward(
         pooled = tile * (BLOCK_M // TAPS) + tl.arange(0, BLOCK_M // TAPS)
         pooled_mask = (pooled < rows // TAPS)[:, None] & column_mask[None, :]
         pooled_offsets = pooled.to(tl.int64)[:, None] * K + (group * KG + column)[None, :]
-        tl.store(y_ptr + pooled_offsets, best, mask=pooled_mask)
+        places = pooled_offsets
+        if Y_STRIDE != K:
+            places = pooled.to(tl.int64)[:, None] * Y_STRIDE + (group * KG + column)[None, :]
+        tl.store(y_ptr + places, best, mask=pooled_mask)
         if index_ptr is not None:
             tl.store(index_ptr + pooled_offsets, index.to(tl.int8), mask=pooled_mask)

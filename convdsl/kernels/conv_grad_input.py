@@ -31,6 +31,8 @@ def conv_grad_input(
     DILATION_H: tl.constexpr,
     DILATION_W: tl.constexpr,
     GROUPS: tl.constexpr,
+    DY_STRIDE: tl.constexpr,
+    DX_STRIDE: tl.constexpr,
     PERIOD_H: tl.constexpr,
     PERIOD_W: tl.constexpr,
     EPILOGUE: tl.constexpr,
@@ -43,7 +45,8 @@ def conv_grad_input(
     dy[n, (h + PAD_H - r*DILATION_H) / STRIDE_H, (w + PAD_W - s*DILATION_W) / STRIDE_W, k]
     * w[k,r,s,c]); a tap reaches h where the division is exact and the result inside dy.
 
-    dy (N,P,Q,K), w (K,R,S,C/GROUPS), bias (C) or None, dx (N,H,W,C). All pixels whose h and w
+    dy (N,P,Q,K), w (K,R,S,C/GROUPS), bias (C) or None, dx (N,H,W,C); pixels of dy and dx are
+    DY_STRIDE and DX_STRIDE elements apart, those of other tensors C. All pixels whose h and w
     leave the same remainder by the stride (a phase, grid axis 1) are reached by the same taps,
     which are PERIOD = STRIDE / gcd(STRIDE, DILATION) apart: no product with a missing dy is formed
     but at the border. ``rows`` is N * ceil(H/STRIDE_H) * ceil(W/STRIDE_W), < 2**31. BLOCK_K is for
@@ -82,7 +85,7 @@ def conv_grad_input(
     s_count = (S - s_first + PERIOD_W - 1) // PERIOD_W
 
     lanes = tl.arange(0, STEP)
-    dy_rows = dy_ptr + image * (P * Q * K) + group * KG
+    dy_rows = dy_ptr + image * (P * Q * DY_STRIDE) + group * KG
     w_columns = w_ptr + column
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for step in range(r_count * s_count * K_STEPS):
@@ -96,7 +99,7 @@ def conv_grad_input(
         q = q_scaled // STRIDE_W
         reached = row_mask & (p_scaled >= 0) & (p < P) & (q_scaled >= 0) & (q < Q)
         a = tl.load(
-            dy_rows[:, None] + ((p * Q + q) * K)[:, None] + k[None, :],
+            dy_rows[:, None] + ((p * Q + q) * DY_STRIDE)[:, None] + k[None, :],
             mask=reached[:, None] & (k < KG)[None, :],
             other=0.0,
         )
@@ -132,4 +135,11 @@ def conv_grad_input(
             offsets = pixel[:, None] * C + (group * CG + column)[None, :]
         mask = row_mask[:, None] & (column < CG)[None, :]
         dx = EPILOGUE(parts[half], offsets, (group * CG + column)[None, :], mask, aux, seed)
+        if DX_STRIDE != C:
+            if ONE_PHASE:
+                corner = tile * (BLOCK_M * DX_STRIDE) + group * CG + pid % TILES_N * BLOCK_N
+                inner = tl.arange(0, BLOCK_M)[:, None] * DX_STRIDE + tl.arange(0, WIDTH)[None, :]
+                offsets = corner + half * WIDTH + inner
+            else:
+                offsets = pixel[:, None] * DX_STRIDE + (group * CG + column)[None, :]
         tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)

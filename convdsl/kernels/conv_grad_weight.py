@@ -25,6 +25,8 @@ def conv_grad_weight(
     DILATION_H: tl.constexpr,
     DILATION_W: tl.constexpr,
     GROUPS: tl.constexpr,
+    X_STRIDE: tl.constexpr,
+    DY_STRIDE: tl.constexpr,
     BIAS: tl.constexpr,
     SPLIT: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -35,11 +37,12 @@ def conv_grad_weight(
     """dw[k,r,s,c] = sum over n,p,q of dy[n,p,q,k] * x[n, p*STRIDE_H - PAD_H + r*DILATION_H,
     q*STRIDE_W - PAD_W + s*DILATION_W, c], and db[k] = sum over n,p,q of dy[n,p,q,k] if BIAS.
 
-    x (N,H,W,C), dy (N,P,Q,K). The ``rows`` = N*P*Q pixels (< 2**31) are cut into SPLIT stretches,
-    grid axis 1; stretch i writes its share to partial[i], fp32, holding dw as (K,R,S,C/GROUPS)
-    followed by db (K). An empty stretch writes zeros. A program makes BLOCK_M filters by BLOCK_N
-    columns (r,s,c) of one group; those of the first column tile also sum dy. BLOCK_K is for 16-bit
-    elements; 32-bit ones take 16, which leaves registers for the accumulator.
+    x (N,H,W,C), dy (N,P,Q,K), their pixels X_STRIDE and DY_STRIDE elements apart. The ``rows`` =
+    N*P*Q pixels (< 2**31) are cut into SPLIT stretches, grid axis 1; stretch i writes its share to
+    partial[i], fp32, holding dw as (K,R,S,C/GROUPS) followed by db (K). An empty stretch writes
+    zeros. A program makes BLOCK_M filters by BLOCK_N columns (r,s,c) of one group; those of the
+    first column tile also sum dy. BLOCK_K is for 16-bit elements; 32-bit ones take 16, which leaves
+    registers for the accumulator.
     """
     KG: tl.constexpr = K // GROUPS
     CG: tl.constexpr = C // GROUPS
@@ -77,8 +80,8 @@ def conv_grad_weight(
     last = tl.minimum(first + share, steps)
     lanes = tl.arange(0, STEP)
     # one moving 64-bit pointer, with 32-bit offsets from it
-    dy_first = dy_ptr + first.to(tl.int64) * (STEP * K) + group * KG
-    dy_offsets = lanes[:, None] * K + k[None, :]
+    dy_first = dy_ptr + first.to(tl.int64) * (STEP * DY_STRIDE) + group * KG
+    dy_offsets = lanes[:, None] * DY_STRIDE + k[None, :]
 
     SIZE: tl.constexpr = K * COLUMNS + (K if BIAS else 0)
     partial = partial_ptr + tl.program_id(1).to(tl.int64) * SIZE
@@ -92,7 +95,7 @@ def conv_grad_weight(
                 dy_mask = row_mask[:, None] & k_mask[None, :]
                 dy = tl.load(dy_start + dy_offsets, mask=dy_mask, other=0.0)
                 total += dy.to(tl.float32)
-                dy_start += STEP * K
+                dy_start += STEP * DY_STRIDE
             db = tl.sum(total, axis=0)
             tl.store(partial + K * COLUMNS + group * KG + k, db, mask=k_mask)
 
@@ -106,12 +109,12 @@ def conv_grad_weight(
         x_mask = row_mask[:, None] & column_mask[None, :]
         if not INSIDE:
             x_mask = x_mask & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-        x_rows = x_ptr + (row // (P * Q)).to(tl.int64) * (H * W * C) + group * CG
+        x_rows = x_ptr + (row // (P * Q)).to(tl.int64) * (H * W * X_STRIDE) + group * CG
         dy_mask = row_mask[:, None] & k_mask[None, :]
         dy = tl.load(dy_start + dy_offsets, mask=dy_mask, other=0.0)
-        x = tl.load(x_rows[:, None] + ((h * W + w) * C + c[None, :]), mask=x_mask, other=0.0)
+        x = tl.load(x_rows[:, None] + ((h * W + w) * X_STRIDE + c[None, :]), mask=x_mask, other=0.0)
         acc = tl.dot(tl.trans(dy), x, acc, input_precision=PRECISION)
-        dy_start += STEP * K
+        dy_start += STEP * DY_STRIDE
 
     tl.store(
         partial + ((group * KG + k) * COLUMNS)[:, None] + column[None, :],

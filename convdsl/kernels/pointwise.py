@@ -28,15 +28,20 @@ def pointwise_rows(
     seed,
     rows,
     channels,
+    x_stride,
+    y_stride,
     EPILOGUE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
-    """y[r,c] = EPILOGUE(x[r,c]) for r < rows, c < channels: numbers per channel are read once."""
+    """y[r,c] = EPILOGUE(x[r,c]) for r < rows, c < channels: numbers per channel are read once.
+
+    Rows of x and y are so many elements apart, those of other tensors ``channels``.
+    """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < channels)
     offsets = row * channels + c
-    x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    x = tl.load(x_ptr + row * x_stride + c, mask=mask, other=0.0).to(tl.float32)
     y = EPILOGUE(x, offsets, c, mask, aux, seed)
-    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+    tl.store(y_ptr + row * y_stride + c, y.to(y_ptr.dtype.element_ty), mask=mask)

@@ -2,7 +2,8 @@
 
 A program works on ROWS pixels of what it stores and COLS channels of each. Windows are KH x KW at
 stride SH x SW; PT and PL are the padding above and to the left. The padding below and to the
-right only shows in OH and OW, except where a mean counts it (PB, PR).
+right only shows in OH and OW, except where a mean counts it (PB, PR). Pixels of a tensor are C
+elements apart, or what its STRIDE says.
 """
 
 import triton
@@ -35,6 +36,8 @@ def max_pool(
     SW: tl.constexpr,
     PT: tl.constexpr,
     PL: tl.constexpr,
+    X_STRIDE: tl.constexpr,
+    Y_STRIDE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
@@ -50,7 +53,7 @@ def max_pool(
     image = row // (OH * OW)
     top = (row // OW % OH * SH - PT).to(tl.int32)
     left = (row % OW * SW - PL).to(tl.int32)
-    corner = ((image * H + top) * W + left) * C + c
+    corner = ((image * H + top) * W + left) * X_STRIDE + c
     best = tl.full((ROWS, COLS), float("-inf"), tl.float32)
     # until a larger value is seen, the window's first place inside the map wins
     index = tl.maximum(-top, 0) * KW + tl.maximum(-left, 0) + tl.zeros_like(c)
@@ -59,14 +62,14 @@ def max_pool(
         i = tap // KW
         j = tap % KW
         inside = (top + i >= 0) & (top + i < H) & (left + j >= 0) & (left + j < W)
-        place = corner + (i * W + j) * C
+        place = corner + (i * W + j) * X_STRIDE
         x = tl.load(x_ptr + place, mask=mask & inside, other=float("-inf")).to(tl.float32)
         take = (x > best) | (x != x)
         best = tl.where(take, x, best)
         index = tl.where(take, tap, index)
     offsets = row * C + c
     y = EPILOGUE(best, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+    tl.store(y_ptr + row * Y_STRIDE + c, y.to(y_ptr.dtype.element_ty), mask=mask)
     if index_ptr is not None:
         tl.store(index_ptr + offsets, index.to(index_ptr.dtype.element_ty), mask=mask)
 
@@ -91,6 +94,8 @@ def max_pool_gradient(
     SW: tl.constexpr,
     PT: tl.constexpr,
     PL: tl.constexpr,
+    DY_STRIDE: tl.constexpr,
+    DX_STRIDE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
@@ -113,13 +118,14 @@ def max_pool_gradient(
             i = h - p * SH
             j = w - q * SW
             covers = (p >= 0) & (p < OH) & (i < KH) & (q >= 0) & (q < OW) & (j < KW)
-            place = ((image * OH + p) * OW + q) * C + c
-            winner = tl.load(index_ptr + place, mask=mask & covers, other=-1)
+            window = (image * OH + p) * OW + q
+            winner = tl.load(index_ptr + window * C + c, mask=mask & covers, other=-1)
+            place = window * DY_STRIDE + c
             dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
             total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
     offsets = row * C + c
     dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+    tl.store(dx_ptr + row * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -183,6 +189,8 @@ def sum_pool(
     PR: tl.constexpr,
     COUNT: tl.constexpr,
     NORM: tl.constexpr,
+    X_STRIDE: tl.constexpr,
+    Y_STRIDE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
@@ -197,13 +205,13 @@ def sum_pool(
     image = row // (OH * OW)
     top = (row // OW % OH * SH - PT).to(tl.int32)
     left = (row % OW * SW - PL).to(tl.int32)
-    corner = ((image * H + top) * W + left) * C + c
+    corner = ((image * H + top) * W + left) * X_STRIDE + c
     total = tl.zeros((ROWS, COLS), tl.float32)
     for tap in range(KH * KW):
         i = tap // KW
         j = tap % KW
         inside = (top + i >= 0) & (top + i < H) & (left + j >= 0) & (left + j < W)
-        place = corner + (i * W + j) * C
+        place = corner + (i * W + j) * X_STRIDE
         x = tl.load(x_ptr + place, mask=mask & inside, other=0.0).to(tl.float32)
         if NORM:
             x = x * x
@@ -215,7 +223,7 @@ def sum_pool(
         total = tl.sqrt(total)
     offsets = row * C + c
     y = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+    tl.store(y_ptr + row * Y_STRIDE + c, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["seed"])
@@ -243,6 +251,8 @@ def sum_pool_gradient(
     PB: tl.constexpr,
     PR: tl.constexpr,
     COUNT: tl.constexpr,
+    DY_STRIDE: tl.constexpr,
+    DX_STRIDE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
@@ -266,12 +276,13 @@ def sum_pool_gradient(
             i = h - p * SH
             j = w - q * SW
             covers = (p >= 0) & (p < OH) & (i < KH) & (q >= 0) & (q < OW) & (j < KW)
-            place = ((image * OH + p) * OW + q) * C + c
+            window = (image * OH + p) * OW + q
+            place = window * DY_STRIDE + c
             dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
             if w_ptr is not None:
                 dy *= tl.load(w_ptr + i * KW + j, mask=covers, other=0.0).to(tl.float32)
             if y_ptr is not None:
-                y = tl.load(y_ptr + place, mask=mask & covers, other=1.0).to(tl.float32)
+                y = tl.load(y_ptr + window * C + c, mask=mask & covers, other=1.0).to(tl.float32)
                 dy = tl.where(y == 0.0, 0.0, dy / tl.where(y == 0.0, 1.0, y))
             divisor = window_divisor(p * SH - PT, q * SW - PL, H, W, KH, KW, PB, PR, COUNT)
             # a window that does not cover the pixel may have no extent at all
@@ -280,4 +291,4 @@ def sum_pool_gradient(
     if x_ptr is not None:
         total *= tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+    tl.store(dx_ptr + row * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask)

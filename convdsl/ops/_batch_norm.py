@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Argument, Band, Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.launch import Argument, Band, Launch, Nest, Schedule, Size, Stride, Tail
 from convdsl.ir.op import Op
 from convdsl.ir.reduction import RowReduction
 from convdsl.ir.types import DType, TensorType
@@ -90,7 +90,7 @@ class BatchStatistics(RowReduction):
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         stretches = _Stretches.over(node.inputs[0].type)
         partial = stretches.partial(node)
-        each = stretches.launch("statistics", {"x_ptr": node.inputs[0], "partial_ptr": partial})
+        each = stretches.launch("statistics", {"x_ptr": node.inputs[0]}, partial)
         return Schedule((each, self._finish(node, partial, stretches.block[0])), (partial,))
 
     def combine(self, node: Node, bands: Value, band: Band) -> Schedule:
@@ -205,7 +205,7 @@ class GradientSums(RowReduction):
         stretches = _Stretches.over(x.type)
         partial = stretches.partial(node)
         tensors = {"dy_ptr": dy, "x_ptr": x, "mean_ptr": mean, "rstd_ptr": rstd}
-        each = stretches.launch("gradient_sums", {**tensors, "partial_ptr": partial})
+        each = stretches.launch("gradient_sums", tensors, partial)
         return Schedule((each, _finish_gradient(node, partial)), (partial,))
 
     def combine(self, node: Node, bands: Value, band: Band) -> Schedule:
@@ -312,10 +312,17 @@ class _Stretches:
     def partial(self, node: Node) -> Value:
         return _partial(node, self.split)
 
-    def launch(self, function: str, tensors: Mapping[str, Argument]) -> Launch:
+    def launch(self, function: str, tensors: Mapping[str, Value], partial: Value) -> Launch:
         rows, columns = self.block
+        strides = {
+            f"{name.removesuffix('_ptr')}_stride": Stride(tensor, constant=False)
+            for name, tensor in tensors.items()
+            if tensor.type.batched
+        }
         arguments: dict[str, Argument] = {
             **tensors,
+            **strides,
+            "partial_ptr": partial,
             "rows": Size(self.rows),
             "channels": Size(f"{self.channels}"),
             "SPLIT": self.split,

@@ -3,7 +3,7 @@
 from convdsl.ir.graph import Value
 from convdsl.ir.launch import Launch, Nest, Schedule, Size
 from convdsl.ir.types import DType, TensorType
-from convdsl.ops._rows import tile
+from convdsl.ops._rows import stride_of, tile
 from convdsl.ops._tiles import TYPICAL_BATCH, splits
 
 MERGE_BLOCK = 64
@@ -38,6 +38,7 @@ def channel_sum(
             "rows": Size(count),
             "NEGATIVE": negative,
             "C": channels,
+            "X_STRIDE": stride_of(x, channels),
             "SPLIT": split,
             "ROWS": height,
             "COLS": width,

@@ -11,6 +11,7 @@ from convdsl.ir.launch import Band, Launch, Nest, Schedule, Size, Tail
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops._convolution import Geometry
 from convdsl.ops._reduce import total_of
+from convdsl.ops._rows import stride_of
 from convdsl.ops._tiles import (
     SHORTEST_BAND,
     TYPICAL_BATCH,
@@ -45,6 +46,8 @@ def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tai
             "index_ptr": tail.index,
             "rows": Size(f"n * {pixels}"),
             **geometry.constants,
+            "X_STRIDE": stride_of(x, geometry.x.channels),
+            "Y_STRIDE": stride_of(tail.output, geometry.y.channels),
             "POOL_H": pool_h,
             "POOL_W": pool_w,
             "BLOCK_M": tile.m,
@@ -84,6 +87,8 @@ def grad_input(
             "dx_ptr": dx,
             "rows": Size(f"n * {pixels}"),
             **geometry.constants,
+            "DY_STRIDE": stride_of(dy, geometry.y.channels),
+            "DX_STRIDE": stride_of(dx, geometry.x.channels),
             "PERIOD_H": stride_h // gcd(stride_h, window.dilation[0]),
             "PERIOD_W": stride_w // gcd(stride_w, window.dilation[1]),
             "BLOCK_M": tile.m,
@@ -132,6 +137,8 @@ def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | 
             "partial_ptr": partial,
             "rows": Size(f"n * {geometry.pixels}"),
             **geometry.constants,
+            "X_STRIDE": stride_of(x, geometry.x.channels),
+            "DY_STRIDE": stride_of(dy, geometry.y.channels),
             "BIAS": db is not None,
             "SPLIT": split,
             "BLOCK_M": tile.m,

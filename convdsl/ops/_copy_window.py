@@ -6,7 +6,7 @@ from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Nest, Schedule, Tail
 from convdsl.ir.op import Op
 from convdsl.ir.types import TensorType
-from convdsl.ops._rows import block_launch
+from convdsl.ops._rows import block_launch, stride_of
 from convdsl.ops._touched import partly
 from convdsl.ops._window import as_map
 
@@ -57,6 +57,8 @@ def copy_window(x: Value, y: Value, start: tuple[int, ...], value: float = 0.0) 
             "TOP": top,
             "LEFT": left,
             "VALUE": value,
+            "X_STRIDE": stride_of(x, large.channels),
+            "Y_STRIDE": stride_of(y, small.channels),
         },
     )
     inside = x.type.channels

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from convdsl.ir.broadcast import tile_of
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size, Stride, Tail
 from convdsl.ir.op import Layer, Op
 from convdsl.ir.types import TensorType
 from convdsl.ops._rows import block_launch
@@ -23,6 +23,8 @@ FLAT = Nest("pointwise", "pointwise")
 
 def pointwise_schedule(node: Node, tail: Tail, nest: Nest = FLAT) -> Schedule:
     """One launch of a 1-D nest; the arithmetic is in its epilogue."""
+    if tail.by_rows and nest == FLAT:
+        return rows_schedule(node, tail)
     elements = tail.output.type.elements
     size = f"n * {elements}" if tail.output.type.batched else f"{elements}"
     launch = Launch(
@@ -39,10 +41,12 @@ def pointwise_schedule(node: Node, tail: Tail, nest: Nest = FLAT) -> Schedule:
 
 
 def rows_schedule(node: Node, tail: Tail) -> Schedule:
-    """One launch of the 2-D nest, for arithmetic with several numbers per channel."""
-    nest, stored = Nest("pointwise", "pointwise_rows"), tail.output.type
-    given: dict[str, Argument] = {"x_ptr": tile_of(node), "y_ptr": tail.output}
+    """One launch of the 2-D nest, for arithmetic with several numbers per channel, and strides."""
+    nest, stored, x = Nest("pointwise", "pointwise_rows"), tail.output.type, tile_of(node)
+    given: dict[str, Argument] = {"x_ptr": x, "y_ptr": tail.output}
     given["channels"] = Size(f"{stored.channels}")
+    given["x_stride"] = Stride(x, constant=False)
+    given["y_stride"] = Stride(tail.output, constant=False)
     return Schedule((block_launch(nest, stored, given),))
 
 

@@ -24,7 +24,7 @@ from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size
 from convdsl.ir.op import ShapeError, Window
 from convdsl.ir.types import TensorType
 from convdsl.ops._axes import Spatial, axes_of, spread, two_for_one
-from convdsl.ops._rows import tile
+from convdsl.ops._rows import stride_of, tile
 from convdsl.ops._touched import partly, seeing, seen
 from convdsl.ops._window import Padding, as_map, output_sizes, over_a_map, window_over
 
@@ -190,6 +190,10 @@ def pooling_launch(
         elements = min(elements, 512)
     rows, columns = tile(large.channels, elements)
     count = f"n * {stored.pixels}"
+    ends = ("dy", "dx") if gradient else ("x", "y")
+    strides = {
+        f"{end.upper()}_STRIDE": stride_of(tensors[f"{end}_ptr"], large.channels) for end in ends
+    }
     arguments: dict[str, Argument] = {
         **tensors,
         "rows": Size(count),
@@ -205,6 +209,7 @@ def pooling_launch(
         "PT": window.padding[0][0],
         "PL": window.padding[1][0],
         **constants,
+        **strides,
         "ROWS": rows,
         "COLS": columns,
     }

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from convdsl.ir.launch import Argument, Launch, Nest, Size
+from convdsl.ir.graph import Value
+from convdsl.ir.launch import Argument, Launch, Nest, Size, Stride
 from convdsl.ir.types import TensorType
 from convdsl.ops._tiles import power_of_two
 
@@ -11,6 +12,14 @@ def tile(channels: int, elements: int = 1024, most: int = 128) -> tuple[int, int
     """(ROWS, COLS) of a block of about ``elements``, at most ``most`` channels wide."""
     columns = min(power_of_two(channels), most)
     return max(1, elements // columns), columns
+
+
+def stride_of(x: Argument, channels: int) -> Argument:
+    """The stride of a tensor that a nest sees as rows of ``channels``.
+
+    Fixed where the tensor's own rows are others, as when its channels are pooled over as an axis.
+    """
+    return Stride(x) if isinstance(x, Value) and x.type.channels == channels else channels
 
 
 def row_tile(channels: int) -> tuple[int, int]:

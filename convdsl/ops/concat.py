@@ -1,10 +1,11 @@
 """CONCAT: tensors side by side along the channels."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.launch import Launch, Nest, Schedule, Size, Stride, Tail
 from convdsl.ir.op import Layer, Op, op
 from convdsl.ir.types import TensorType
 from convdsl.ops._rows import block_launch
@@ -38,23 +39,37 @@ class Concat(Layer):
         return (f"torch.cat([{', '.join(operands)}], dim=1)",)
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
-        launches, start = [], 0
-        for x in node.inputs:
-            launches.append(_copy(x, 0, tail.output, start, x.type.channels))
-            start += x.type.channels
-        return Schedule(tuple(launches))
+        return _copies(node, tail, range(len(node.inputs)))
 
     def gradient(self, node: Node, dy: Value, build: Builder) -> dict[Value, Value]:
         gradients: dict[Value, Value] = {}
-        start = 0
-        for x in node.inputs:
+        for x, start in zip(node.inputs, starts(node.inputs), strict=True):
             name = f"d_{x.name}"
             (dx,) = build.add(Slice(start, x.type.channels), dy, names=(name,))
             if x in gradients:
                 (dx,) = build.add(Add(), gradients[x], dx, names=(name,))
             gradients[x] = dx
-            start += x.type.channels
         return gradients
+
+
+@dataclass(frozen=True)
+class Join(Op):
+    """CONCAT whose branches lie in its output already, but for the ``copied`` ones by number."""
+
+    copied: tuple[int, ...]
+
+    @property
+    def title(self) -> str:
+        return Concat().title
+
+    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        return Concat().infer(*operands)
+
+    def reference(self, *operands: str) -> tuple[str, ...]:
+        return Concat().reference(*operands)
+
+    def schedule(self, node: Node, tail: Tail) -> Schedule:
+        return _copies(node, tail, self.copied)
 
 
 @dataclass(frozen=True)
@@ -75,6 +90,22 @@ class Slice(Op):
         return Schedule((_copy(node.inputs[0], self.start, tail.output, 0, self.count),))
 
 
+def starts(branches: Sequence[Value]) -> list[int]:
+    """The first channel of each branch in their concatenation."""
+    return [sum(x.type.channels for x in branches[:i]) for i in range(len(branches))]
+
+
+def _copies(node: Node, tail: Tail, numbers: Iterable[int]) -> Schedule:
+    """A launch for each of these branches."""
+    begin = starts(node.inputs)
+    return Schedule(
+        tuple(
+            _copy(node.inputs[i], 0, tail.output, begin[i], node.inputs[i].type.channels)
+            for i in numbers
+        )
+    )
+
+
 def _copy(x: Value, x_start: int, y: Value, y_start: int, count: int) -> Launch:
     part = x.type.with_shape(count, *x.type.spatial)
     launch = block_launch(
@@ -83,11 +114,11 @@ def _copy(x: Value, x_start: int, y: Value, y_start: int, count: int) -> Launch:
         {
             "x_ptr": x,
             "y_ptr": y,
-            "x_channels": Size(f"{x.type.channels}"),
+            "channels": Size(f"{count}"),
+            "x_stride": Stride(x, constant=False),
             "x_start": Size(f"{x_start}"),
-            "y_channels": Size(f"{y.type.channels}"),
+            "y_stride": Stride(y, constant=False),
             "y_start": Size(f"{y_start}"),
-            "count": Size(f"{count}"),
         },
     )
     return replace(launch, touched=partly(x, part.elements) | partly(y, part.elements))

@@ -1,12 +1,12 @@
 """Lay out every activation of a training step in one arena by liveness over forward and backward.
 
-A value lives from the node that makes it to the last node that reads it. Values are placed
-largest first at the lowest offset free for their whole life (best-fit greedy, as in
-Pisarchyk and Lee, 2020, "Efficient Memory Management for Deep Neural Net Inference"). Views share
-the tensor they view. Parameters and their gradients live outside the arena. Generated modules take
-each tensor from torch's allocator and give it back after its last use, but autograd holds what was
-saved until the backward pass has ended; there the plan is the lower figure. In a step at once all
-that it makes is there together.
+A value lives from the node that makes it to the last node that reads it. Values are placed largest
+first at the lowest offset free for their whole life (best-fit greedy, as in Pisarchyk and Lee,
+2020, "Efficient Memory Management for Deep Neural Net Inference"). Views share the tensor they
+view, and what lies in another value is part of its tensor. Parameters and their gradients live
+outside the arena. Generated modules take each tensor from torch's allocator and give it back after
+its last use, but autograd holds what was saved until the backward pass has ended; there the plan is
+the lower figure. In a step at once all that it makes is there together.
 """
 
 from dataclasses import dataclass
@@ -74,10 +74,15 @@ def plan(
         for value in node.operands:
             last[root.get(value, value)] = position
         for value in node.outputs:
-            if node.op.is_view(node.inputs[0].type):
+            tensor = graph.places.root(value)
+            if tensor != value:
+                root[value] = root.get(tensor, tensor)
+                first.setdefault(root[value], position)
+                last[root[value]] = position
+            elif node.op.is_view(node.inputs[0].type):
                 root[value] = root.get(node.inputs[0], node.inputs[0])
             else:
-                first[value] = position
+                first.setdefault(value, position)
                 last[value] = position
         for value in _scratch(node):
             first[value] = last[value] = position

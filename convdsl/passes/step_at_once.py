@@ -59,8 +59,11 @@ class AtOnce:
 def step_at_once(graph: Graph) -> AtOnce | None:
     """None where layers mix samples, several outputs have losses, or the work is too much.
 
-    Nor may kernels work out what they load, by numbers of elements that begin elsewhere.
+    Nor may kernels work out what they load, by numbers of elements that begin elsewhere, or work on
+    slices of wider tensors.
     """
+    if graph.places.of:
+        return None
     if len(graph.outputs) != 1 or graph.outputs[0].head is None or graph.outputs[0].training_only:
         return None
     needed = graph.toward_parameters

@@ -13,6 +13,7 @@ from math import ceil
 
 from convdsl.ir.graph import Graph, Node, Origin, Role, Value
 from convdsl.ir.group import members
+from convdsl.ir.launch import Tail
 from convdsl.ir.op import Layer, Window
 from convdsl.ir.types import TensorType
 from convdsl.ops._bits import Bits
@@ -212,9 +213,12 @@ def _kernels(fused: Graph) -> dict[str, tuple[int, str]]:
     """For the name of every value: number and title of the forward kernel that works it out."""
     table: dict[str, tuple[int, str]] = {}
     number = 0
+    wholes = {place.whole for place in fused.places.of.values()}
     for node in fused.nodes:
         if node.op.is_view(node.inputs[0].type):
             continue
+        if node.output in wholes and not node.op.schedule(node, Tail(node.output)).launches:
+            continue  # others made all of it
         number += 1
         inner = members(node)
         title = "+".join(part.op.title for part in inner if not isinstance(part.op, Bits))

@@ -32,13 +32,15 @@ def infer(
         inception_concat_2_cr2_conv_weight, inception_concat_3_cr_conv_weight,
     ) = weights
     # inception3a.cnn:3 CONV(64, 1) - RELU
-    inception_concat_0_cr_relu = new((n, 28, 28, 64))
+    inception_concat = new((n, 28, 28, 256))
+    inception_concat_0_cr_relu = inception_concat[..., 0:64]
     conv_forward[(triton.cdiv(n * 784, 128),)](
         x_ptr=x, w_ptr=inception_concat_0_cr_conv_weight, bias_ptr=inception_concat_0_cr_conv_bias,
         y_ptr=inception_concat_0_cr_relu, index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28,
         C=192, K=64, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-        DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee",
-        BLOCK_M=128, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=3,
+        DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=256, POOL_H=1, POOL_W=1,
+        EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=64, num_warps=8,
+        num_stages=3,
     )
     # inception3a.cnn:3 CONV(96, 1) - RELU
     inception_concat_1_cr_relu = new((n, 28, 28, 96))
@@ -46,18 +48,19 @@ def infer(
         x_ptr=x, w_ptr=inception_concat_1_cr_conv_weight, bias_ptr=inception_concat_1_cr_conv_bias,
         y_ptr=inception_concat_1_cr_relu, index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28,
         C=192, K=96, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-        DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee",
-        BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
+        DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=96, POOL_H=1, POOL_W=1,
+        EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8,
+        num_stages=3,
     )
     # inception3a.cnn:3 CONV(128, 3) - RELU
-    inception_concat_1_cr2_relu = new((n, 28, 28, 128))
+    inception_concat_1_cr2_relu = inception_concat[..., 64:192]
     conv_forward[(triton.cdiv(n * 784, 128),)](
         x_ptr=inception_concat_1_cr_relu, w_ptr=inception_concat_1_cr2_conv_weight,
         bias_ptr=inception_concat_1_cr2_conv_bias, y_ptr=inception_concat_1_cr2_relu,
         index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=96, K=128, P=28, Q=28, R=3, S=3,
-        STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1,
-        POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=128, BLOCK_K=32,
-        num_warps=8, num_stages=3,
+        STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=96,
+        Y_STRIDE=256, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128,
+        BLOCK_N=128, BLOCK_K=32, num_warps=8, num_stages=3,
     )
     del inception_concat_1_cr_relu
     # inception3a.cnn:3 CONV(16, 1) - RELU
@@ -66,60 +69,39 @@ def infer(
         x_ptr=x, w_ptr=inception_concat_2_cr_conv_weight, bias_ptr=inception_concat_2_cr_conv_bias,
         y_ptr=inception_concat_2_cr_relu, index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28,
         C=192, K=16, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-        DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee",
-        BLOCK_M=64, BLOCK_N=16, BLOCK_K=64, num_warps=4, num_stages=3,
+        DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=16, POOL_H=1, POOL_W=1,
+        EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=64, num_warps=4,
+        num_stages=3,
     )
     # inception3a.cnn:3 CONV(32, 5) - RELU
-    inception_concat_2_cr2_relu = new((n, 28, 28, 32))
+    inception_concat_2_cr2_relu = inception_concat[..., 192:224]
     conv_forward[(triton.cdiv(n * 784, 64),)](
         x_ptr=inception_concat_2_cr_relu, w_ptr=inception_concat_2_cr2_conv_weight,
         bias_ptr=inception_concat_2_cr2_conv_bias, y_ptr=inception_concat_2_cr2_relu,
         index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=16, K=32, P=28, Q=28, R=5, S=5,
-        STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1,
-        POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64,
-        num_warps=8, num_stages=3,
+        STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=16,
+        Y_STRIDE=256, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
+        BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
     )
     del inception_concat_2_cr_relu
     # inception3a.cnn:8 POOL(3, S=1, P=half)
     inception_concat_3_pool = new((n, 28, 28, 192))
     max_pool[(triton.cdiv(n * 784, 8), 2)](
         x_ptr=x, y_ptr=inception_concat_3_pool, index_ptr=None, rows=n * 784, aux=(), seed=0,
-        EPILOGUE=keep, H=28, W=28, C=192, OH=28, OW=28, KH=3, KW=3, SH=1, SW=1, PT=1, PL=1, ROWS=8,
-        COLS=128, num_warps=4, num_stages=2,
+        EPILOGUE=keep, H=28, W=28, C=192, OH=28, OW=28, KH=3, KW=3, SH=1, SW=1, PT=1, PL=1,
+        X_STRIDE=192, Y_STRIDE=192, ROWS=8, COLS=128, num_warps=4, num_stages=2,
     )
     # inception3a.cnn:3 CONV(32, 1) - RELU
-    inception_concat_3_cr_relu = new((n, 28, 28, 32))
+    inception_concat_3_cr_relu = inception_concat[..., 224:256]
     conv_forward[(triton.cdiv(n * 784, 64),)](
         x_ptr=inception_concat_3_pool, w_ptr=inception_concat_3_cr_conv_weight,
         bias_ptr=inception_concat_3_cr_conv_bias, y_ptr=inception_concat_3_cr_relu, index_ptr=None,
         aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=32, P=28, Q=28, R=1, S=1, STRIDE_H=1,
-        STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1,
-        EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8,
-        num_stages=3,
+        STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192,
+        Y_STRIDE=256, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
+        BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
     )
     del inception_concat_3_pool
-    # inception3a.cnn:4 CONCAT
-    inception_concat = new((n, 28, 28, 256))
-    copy_slice[(triton.cdiv(n * 784, 16), 1)](
-        x_ptr=inception_concat_0_cr_relu, y_ptr=inception_concat, rows=n * 784, x_channels=64,
-        x_start=0, y_channels=256, y_start=0, count=64, aux=(), seed=0, EPILOGUE=keep, ROWS=16,
-        COLS=64, num_warps=4, num_stages=2,
-    )
-    copy_slice[(triton.cdiv(n * 784, 8), 1)](
-        x_ptr=inception_concat_1_cr2_relu, y_ptr=inception_concat, rows=n * 784, x_channels=128,
-        x_start=0, y_channels=256, y_start=64, count=128, aux=(), seed=0, EPILOGUE=keep, ROWS=8,
-        COLS=128, num_warps=4, num_stages=2,
-    )
-    copy_slice[(triton.cdiv(n * 784, 32), 1)](
-        x_ptr=inception_concat_2_cr2_relu, y_ptr=inception_concat, rows=n * 784, x_channels=32,
-        x_start=0, y_channels=256, y_start=192, count=32, aux=(), seed=0, EPILOGUE=keep, ROWS=32,
-        COLS=32, num_warps=4, num_stages=2,
-    )
-    copy_slice[(triton.cdiv(n * 784, 32), 1)](
-        x_ptr=inception_concat_3_cr_relu, y_ptr=inception_concat, rows=n * 784, x_channels=32,
-        x_start=0, y_channels=256, y_start=224, count=32, aux=(), seed=0, EPILOGUE=keep, ROWS=32,
-        COLS=32, num_warps=4, num_stages=2,
-    )
     return (inception_concat,)
 
 
@@ -143,15 +125,17 @@ class Inception3aFunction(torch.autograd.Function):
             inception_concat_2_cr2_conv_weight, inception_concat_3_cr_conv_weight,
         ) = weights
         # inception3a.cnn:3 conv_relu of CONV(64, 1) - RELU
-        inception_concat_0_cr_relu = new((n, 28, 28, 64))
+        inception_concat = new((n, 28, 28, 256))
+        inception_concat_0_cr_relu = inception_concat[..., 0:64]
         inception_concat_0_cr_relu_bits = new((n, 28, 28, 8), dtype=torch.uint8)
         conv_forward[(triton.cdiv(n * 784, 128),)](
             x_ptr=x, w_ptr=inception_concat_0_cr_conv_weight,
             bias_ptr=inception_concat_0_cr_conv_bias, y_ptr=inception_concat_0_cr_relu,
             index_ptr=None, aux=(inception_concat_0_cr_relu_bits,), seed=0, rows=n * 784, H=28,
             W=28, C=192, K=64, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_bits_epilogue,
-            PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=3,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=256, POOL_H=1, POOL_W=1,
+            EPILOGUE=relu_bits_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=64,
+            num_warps=8, num_stages=3,
         )
         # inception3a.cnn:3 conv_relu of CONV(96, 1) - RELU
         inception_concat_1_cr_relu = new((n, 28, 28, 96))
@@ -161,19 +145,21 @@ class Inception3aFunction(torch.autograd.Function):
             bias_ptr=inception_concat_1_cr_conv_bias, y_ptr=inception_concat_1_cr_relu,
             index_ptr=None, aux=(inception_concat_1_cr_relu_bits,), seed=0, rows=n * 784, H=28,
             W=28, C=192, K=96, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_bits_epilogue,
-            PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=96, POOL_H=1, POOL_W=1,
+            EPILOGUE=relu_bits_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64,
+            num_warps=8, num_stages=3,
         )
         # inception3a.cnn:3 conv_relu of CONV(128, 3) - RELU
-        inception_concat_1_cr2_relu = new((n, 28, 28, 128))
+        inception_concat_1_cr2_relu = inception_concat[..., 64:192]
         inception_concat_1_cr2_relu_bits = new((n, 28, 28, 16), dtype=torch.uint8)
         conv_forward[(triton.cdiv(n * 784, 128),)](
             x_ptr=inception_concat_1_cr_relu, w_ptr=inception_concat_1_cr2_conv_weight,
             bias_ptr=inception_concat_1_cr2_conv_bias, y_ptr=inception_concat_1_cr2_relu,
             index_ptr=None, aux=(inception_concat_1_cr2_relu_bits,), seed=0, rows=n * 784, H=28,
             W=28, C=96, K=128, P=28, Q=28, R=3, S=3, STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_bits_epilogue,
-            PRECISION="ieee", BLOCK_M=128, BLOCK_N=128, BLOCK_K=32, num_warps=8, num_stages=3,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=96, Y_STRIDE=256, POOL_H=1, POOL_W=1,
+            EPILOGUE=relu_bits_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=128, BLOCK_K=32,
+            num_warps=8, num_stages=3,
         )
         # inception3a.cnn:3 conv_relu of CONV(16, 1) - RELU
         inception_concat_2_cr_relu = new((n, 28, 28, 16))
@@ -183,19 +169,21 @@ class Inception3aFunction(torch.autograd.Function):
             bias_ptr=inception_concat_2_cr_conv_bias, y_ptr=inception_concat_2_cr_relu,
             index_ptr=None, aux=(inception_concat_2_cr_relu_bits,), seed=0, rows=n * 784, H=28,
             W=28, C=192, K=16, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_bits_epilogue,
-            PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=64, num_warps=4, num_stages=3,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=16, POOL_H=1, POOL_W=1,
+            EPILOGUE=relu_bits_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=64,
+            num_warps=4, num_stages=3,
         )
         # inception3a.cnn:3 conv_relu of CONV(32, 5) - RELU
-        inception_concat_2_cr2_relu = new((n, 28, 28, 32))
+        inception_concat_2_cr2_relu = inception_concat[..., 192:224]
         inception_concat_2_cr2_relu_bits = new((n, 28, 28, 4), dtype=torch.uint8)
         conv_forward[(triton.cdiv(n * 784, 64),)](
             x_ptr=inception_concat_2_cr_relu, w_ptr=inception_concat_2_cr2_conv_weight,
             bias_ptr=inception_concat_2_cr2_conv_bias, y_ptr=inception_concat_2_cr2_relu,
             index_ptr=None, aux=(inception_concat_2_cr2_relu_bits,), seed=0, rows=n * 784, H=28,
             W=28, C=16, K=32, P=28, Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_bits_epilogue,
-            PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=16, Y_STRIDE=256, POOL_H=1, POOL_W=1,
+            EPILOGUE=relu_bits_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64,
+            num_warps=8, num_stages=3,
         )
         # inception3a.cnn:8 POOL(3, S=1, P=half)
         inception_concat_3_pool = new((n, 28, 28, 192))
@@ -203,40 +191,20 @@ class Inception3aFunction(torch.autograd.Function):
         max_pool[(triton.cdiv(n * 784, 8), 2)](
             x_ptr=x, y_ptr=inception_concat_3_pool, index_ptr=inception_concat_3_pool_index,
             rows=n * 784, aux=(), seed=0, EPILOGUE=keep, H=28, W=28, C=192, OH=28, OW=28, KH=3,
-            KW=3, SH=1, SW=1, PT=1, PL=1, ROWS=8, COLS=128, num_warps=4, num_stages=2,
+            KW=3, SH=1, SW=1, PT=1, PL=1, X_STRIDE=192, Y_STRIDE=192, ROWS=8, COLS=128, num_warps=4,
+            num_stages=2,
         )
         # inception3a.cnn:3 conv_relu of CONV(32, 1) - RELU
-        inception_concat_3_cr_relu = new((n, 28, 28, 32))
+        inception_concat_3_cr_relu = inception_concat[..., 224:256]
         inception_concat_3_cr_relu_bits = new((n, 28, 28, 4), dtype=torch.uint8)
         conv_forward[(triton.cdiv(n * 784, 64),)](
             x_ptr=inception_concat_3_pool, w_ptr=inception_concat_3_cr_conv_weight,
             bias_ptr=inception_concat_3_cr_conv_bias, y_ptr=inception_concat_3_cr_relu,
             index_ptr=None, aux=(inception_concat_3_cr_relu_bits,), seed=0, rows=n * 784, H=28,
             W=28, C=192, K=32, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_bits_epilogue,
-            PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
-        )
-        # inception3a.cnn:4 CONCAT
-        inception_concat = new((n, 28, 28, 256))
-        copy_slice[(triton.cdiv(n * 784, 16), 1)](
-            x_ptr=inception_concat_0_cr_relu, y_ptr=inception_concat, rows=n * 784, x_channels=64,
-            x_start=0, y_channels=256, y_start=0, count=64, aux=(), seed=0, EPILOGUE=keep, ROWS=16,
-            COLS=64, num_warps=4, num_stages=2,
-        )
-        copy_slice[(triton.cdiv(n * 784, 8), 1)](
-            x_ptr=inception_concat_1_cr2_relu, y_ptr=inception_concat, rows=n * 784, x_channels=128,
-            x_start=0, y_channels=256, y_start=64, count=128, aux=(), seed=0, EPILOGUE=keep, ROWS=8,
-            COLS=128, num_warps=4, num_stages=2,
-        )
-        copy_slice[(triton.cdiv(n * 784, 32), 1)](
-            x_ptr=inception_concat_2_cr2_relu, y_ptr=inception_concat, rows=n * 784, x_channels=32,
-            x_start=0, y_channels=256, y_start=192, count=32, aux=(), seed=0, EPILOGUE=keep,
-            ROWS=32, COLS=32, num_warps=4, num_stages=2,
-        )
-        copy_slice[(triton.cdiv(n * 784, 32), 1)](
-            x_ptr=inception_concat_3_cr_relu, y_ptr=inception_concat, rows=n * 784, x_channels=32,
-            x_start=0, y_channels=256, y_start=224, count=32, aux=(), seed=0, EPILOGUE=keep,
-            ROWS=32, COLS=32, num_warps=4, num_stages=2,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=256, POOL_H=1, POOL_W=1,
+            EPILOGUE=relu_bits_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64,
+            num_warps=8, num_stages=3,
         )
         ctx.save_for_backward(
             x, inception_concat_0_cr_relu_bits, inception_concat_1_cr_relu,
@@ -270,8 +238,8 @@ class Inception3aFunction(torch.autograd.Function):
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
         d_inception_concat_3_cr_conv = new((n, 28, 28, 32))
         copy_slice[(triton.cdiv(n * 784, 32), 1)](
-            x_ptr=d_inception_concat, y_ptr=d_inception_concat_3_cr_conv, rows=n * 784,
-            x_channels=256, x_start=224, y_channels=32, y_start=0, count=32,
+            x_ptr=d_inception_concat, y_ptr=d_inception_concat_3_cr_conv, rows=n * 784, channels=32,
+            x_stride=256, x_start=224, y_stride=32, y_start=0,
             aux=(inception_concat_3_cr_relu_bits,), seed=0, EPILOGUE=relu_gradient_epilogue,
             ROWS=32, COLS=32, num_warps=4, num_stages=2,
         )
@@ -285,8 +253,8 @@ class Inception3aFunction(torch.autograd.Function):
             x_ptr=inception_concat_3_pool, dy_ptr=d_inception_concat_3_cr_conv,
             partial_ptr=d_inception_concat_3_cr_conv_weight_partial, rows=n * 784, H=28, W=28,
             C=192, K=32, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, BIAS=True, SPLIT=128, PRECISION="ieee",
-            BLOCK_M=32, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=2,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, DY_STRIDE=32, BIAS=True, SPLIT=128,
+            PRECISION="ieee", BLOCK_M=32, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=2,
         )
         sum_partials[(97,)](
             partial_ptr=d_inception_concat_3_cr_conv_weight_partial,
@@ -299,7 +267,7 @@ class Inception3aFunction(torch.autograd.Function):
         d_inception_concat_2_cr2_conv = new((n, 28, 28, 32))
         copy_slice[(triton.cdiv(n * 784, 32), 1)](
             x_ptr=d_inception_concat, y_ptr=d_inception_concat_2_cr2_conv, rows=n * 784,
-            x_channels=256, x_start=192, y_channels=32, y_start=0, count=32,
+            channels=32, x_stride=256, x_start=192, y_stride=32, y_start=0,
             aux=(inception_concat_2_cr2_relu_bits,), seed=0, EPILOGUE=relu_gradient_epilogue,
             ROWS=32, COLS=32, num_warps=4, num_stages=2,
         )
@@ -313,8 +281,8 @@ class Inception3aFunction(torch.autograd.Function):
             x_ptr=inception_concat_2_cr_relu, dy_ptr=d_inception_concat_2_cr2_conv,
             partial_ptr=d_inception_concat_2_cr2_conv_weight_partial, rows=n * 784, H=28, W=28,
             C=16, K=32, P=28, Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, BIAS=True, SPLIT=64, PRECISION="ieee", BLOCK_M=32,
-            BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=2,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=16, DY_STRIDE=32, BIAS=True, SPLIT=64,
+            PRECISION="ieee", BLOCK_M=32, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=2,
         )
         sum_partials[(201,)](
             partial_ptr=d_inception_concat_2_cr2_conv_weight_partial,
@@ -330,8 +298,9 @@ class Inception3aFunction(torch.autograd.Function):
             bias_ptr=None, dx_ptr=d_inception_concat_2_cr_conv,
             aux=(inception_concat_2_cr_relu_bits,), seed=0, rows=n * 784, H=28, W=28, C=16, K=32,
             P=28, Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1,
-            DILATION_W=1, GROUPS=1, PERIOD_H=1, PERIOD_W=1, EPILOGUE=relu_gradient_epilogue,
-            PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32, num_warps=4, num_stages=3,
+            DILATION_W=1, GROUPS=1, DY_STRIDE=32, DX_STRIDE=16, PERIOD_H=1, PERIOD_W=1,
+            EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
+            num_warps=4, num_stages=3,
         )
         del d_inception_concat_2_cr2_conv
         # inception3a.cnn:3 conv_grad_weight of CONV(16, 1)
@@ -344,8 +313,8 @@ class Inception3aFunction(torch.autograd.Function):
             x_ptr=x, dy_ptr=d_inception_concat_2_cr_conv,
             partial_ptr=d_inception_concat_2_cr_conv_weight_partial, rows=n * 784, H=28, W=28,
             C=192, K=16, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, BIAS=True, SPLIT=128, PRECISION="ieee",
-            BLOCK_M=16, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=2,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, DY_STRIDE=16, BIAS=True, SPLIT=128,
+            PRECISION="ieee", BLOCK_M=16, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=2,
         )
         sum_partials[(49,)](
             partial_ptr=d_inception_concat_2_cr_conv_weight_partial,
@@ -358,7 +327,7 @@ class Inception3aFunction(torch.autograd.Function):
         d_inception_concat_1_cr2_conv = new((n, 28, 28, 128))
         copy_slice[(triton.cdiv(n * 784, 8), 1)](
             x_ptr=d_inception_concat, y_ptr=d_inception_concat_1_cr2_conv, rows=n * 784,
-            x_channels=256, x_start=64, y_channels=128, y_start=0, count=128,
+            channels=128, x_stride=256, x_start=64, y_stride=128, y_start=0,
             aux=(inception_concat_1_cr2_relu_bits,), seed=0, EPILOGUE=relu_gradient_epilogue,
             ROWS=8, COLS=128, num_warps=4, num_stages=2,
         )
@@ -372,8 +341,8 @@ class Inception3aFunction(torch.autograd.Function):
             x_ptr=inception_concat_1_cr_relu, dy_ptr=d_inception_concat_1_cr2_conv,
             partial_ptr=d_inception_concat_1_cr2_conv_weight_partial, rows=n * 784, H=28, W=28,
             C=96, K=128, P=28, Q=28, R=3, S=3, STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, BIAS=True, SPLIT=64, PRECISION="ieee",
-            BLOCK_M=128, BLOCK_N=128, BLOCK_K=64, num_warps=8, num_stages=3,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=96, DY_STRIDE=128, BIAS=True, SPLIT=64,
+            PRECISION="ieee", BLOCK_M=128, BLOCK_N=128, BLOCK_K=64, num_warps=8, num_stages=3,
         )
         sum_partials[(1730,)](
             partial_ptr=d_inception_concat_1_cr2_conv_weight_partial,
@@ -389,8 +358,9 @@ class Inception3aFunction(torch.autograd.Function):
             bias_ptr=None, dx_ptr=d_inception_concat_1_cr_conv,
             aux=(inception_concat_1_cr_relu_bits,), seed=0, rows=n * 784, H=28, W=28, C=96, K=128,
             P=28, Q=28, R=3, S=3, STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1,
-            DILATION_W=1, GROUPS=1, PERIOD_H=1, PERIOD_W=1, EPILOGUE=relu_gradient_epilogue,
-            PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
+            DILATION_W=1, GROUPS=1, DY_STRIDE=128, DX_STRIDE=96, PERIOD_H=1, PERIOD_W=1,
+            EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64,
+            num_warps=8, num_stages=3,
         )
         del d_inception_concat_1_cr2_conv
         # inception3a.cnn:3 conv_grad_weight of CONV(96, 1)
@@ -403,8 +373,8 @@ class Inception3aFunction(torch.autograd.Function):
             x_ptr=x, dy_ptr=d_inception_concat_1_cr_conv,
             partial_ptr=d_inception_concat_1_cr_conv_weight_partial, rows=n * 784, H=28, W=28,
             C=192, K=96, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, BIAS=True, SPLIT=32, PRECISION="ieee", BLOCK_M=32,
-            BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=2,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, DY_STRIDE=96, BIAS=True, SPLIT=32,
+            PRECISION="ieee", BLOCK_M=32, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=2,
         )
         sum_partials[(290,)](
             partial_ptr=d_inception_concat_1_cr_conv_weight_partial,
@@ -416,10 +386,9 @@ class Inception3aFunction(torch.autograd.Function):
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
         d_inception_concat_0_cr_conv = new((n, 28, 28, 64))
         copy_slice[(triton.cdiv(n * 784, 16), 1)](
-            x_ptr=d_inception_concat, y_ptr=d_inception_concat_0_cr_conv, rows=n * 784,
-            x_channels=256, x_start=0, y_channels=64, y_start=0, count=64,
-            aux=(inception_concat_0_cr_relu_bits,), seed=0, EPILOGUE=relu_gradient_epilogue,
-            ROWS=16, COLS=64, num_warps=4, num_stages=2,
+            x_ptr=d_inception_concat, y_ptr=d_inception_concat_0_cr_conv, rows=n * 784, channels=64,
+            x_stride=256, x_start=0, y_stride=64, y_start=0, aux=(inception_concat_0_cr_relu_bits,),
+            seed=0, EPILOGUE=relu_gradient_epilogue, ROWS=16, COLS=64, num_warps=4, num_stages=2,
         )
         # inception3a.cnn:3 conv_grad_weight of CONV(64, 1)
         d_inception_concat_0_cr_conv_weight = (
@@ -431,8 +400,8 @@ class Inception3aFunction(torch.autograd.Function):
             x_ptr=x, dy_ptr=d_inception_concat_0_cr_conv,
             partial_ptr=d_inception_concat_0_cr_conv_weight_partial, rows=n * 784, H=28, W=28,
             C=192, K=64, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, BIAS=True, SPLIT=128, PRECISION="ieee",
-            BLOCK_M=64, BLOCK_N=64, BLOCK_K=64, num_warps=4, num_stages=3,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, DY_STRIDE=64, BIAS=True, SPLIT=128,
+            PRECISION="ieee", BLOCK_M=64, BLOCK_N=64, BLOCK_K=64, num_warps=4, num_stages=3,
         )
         sum_partials[(193,)](
             partial_ptr=d_inception_concat_0_cr_conv_weight_partial,
@@ -449,8 +418,9 @@ class Inception3aFunction(torch.autograd.Function):
                 dy_ptr=d_inception_concat_3_cr_conv, w_ptr=inception_concat_3_cr_conv_weight,
                 bias_ptr=None, dx_ptr=d_inception_concat_3_pool, aux=(), seed=0, rows=n * 784, H=28,
                 W=28, C=192, K=32, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-                DILATION_H=1, DILATION_W=1, GROUPS=1, PERIOD_H=1, PERIOD_W=1, EPILOGUE=keep,
-                PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=32, num_warps=8, num_stages=3,
+                DILATION_H=1, DILATION_W=1, GROUPS=1, DY_STRIDE=32, DX_STRIDE=192, PERIOD_H=1,
+                PERIOD_W=1, EPILOGUE=keep, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=32,
+                num_warps=8, num_stages=3,
             )
             # inception3a.cnn:3 conv_grad_input of CONV(16, 1)
             d_x_2 = new((n, 28, 28, 192))
@@ -458,8 +428,9 @@ class Inception3aFunction(torch.autograd.Function):
                 dy_ptr=d_inception_concat_2_cr_conv, w_ptr=inception_concat_2_cr_conv_weight,
                 bias_ptr=None, dx_ptr=d_x_2, aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=16,
                 P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-                DILATION_W=1, GROUPS=1, PERIOD_H=1, PERIOD_W=1, EPILOGUE=keep, PRECISION="ieee",
-                BLOCK_M=128, BLOCK_N=64, BLOCK_K=16, num_warps=8, num_stages=3,
+                DILATION_W=1, GROUPS=1, DY_STRIDE=16, DX_STRIDE=192, PERIOD_H=1, PERIOD_W=1,
+                EPILOGUE=keep, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=16, num_warps=8,
+                num_stages=3,
             )
             # inception3a.cnn:3 conv_grad_input of CONV(96, 1)
             d_x_4 = new((n, 28, 28, 192))
@@ -467,8 +438,9 @@ class Inception3aFunction(torch.autograd.Function):
                 dy_ptr=d_inception_concat_1_cr_conv, w_ptr=inception_concat_1_cr_conv_weight,
                 bias_ptr=None, dx_ptr=d_x_4, aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=96,
                 P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-                DILATION_W=1, GROUPS=1, PERIOD_H=1, PERIOD_W=1, EPILOGUE=keep, PRECISION="ieee",
-                BLOCK_M=128, BLOCK_N=64, BLOCK_K=32, num_warps=8, num_stages=3,
+                DILATION_W=1, GROUPS=1, DY_STRIDE=96, DX_STRIDE=192, PERIOD_H=1, PERIOD_W=1,
+                EPILOGUE=keep, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=32, num_warps=8,
+                num_stages=3,
             )
             # inception3a.cnn:3 conv_grad_input of CONV(64, 1)
             d_x_6 = new((n, 28, 28, 192))
@@ -476,8 +448,9 @@ class Inception3aFunction(torch.autograd.Function):
                 dy_ptr=d_inception_concat_0_cr_conv, w_ptr=inception_concat_0_cr_conv_weight,
                 bias_ptr=None, dx_ptr=d_x_6, aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=64,
                 P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-                DILATION_W=1, GROUPS=1, PERIOD_H=1, PERIOD_W=1, EPILOGUE=keep, PRECISION="ieee",
-                BLOCK_M=128, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=3,
+                DILATION_W=1, GROUPS=1, DY_STRIDE=64, DX_STRIDE=192, PERIOD_H=1, PERIOD_W=1,
+                EPILOGUE=keep, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=64, num_warps=8,
+                num_stages=3,
             )
             # inception3a.cnn:8 maxpool_gradient_add_add_add of POOL(3, S=1, P=half) - CONV(16, 1...
             d_x_7 = new((n, 28, 28, 192))
@@ -485,7 +458,8 @@ class Inception3aFunction(torch.autograd.Function):
                 dy_ptr=d_inception_concat_3_pool, index_ptr=inception_concat_3_pool_index,
                 dx_ptr=d_x_7, rows=n * 784, aux=(d_x_2, d_x_4, d_x_6), seed=0,
                 EPILOGUE=add_add_add_epilogue, H=28, W=28, C=192, OH=28, OW=28, KH=3, KW=3, SH=1,
-                SW=1, PT=1, PL=1, ROWS=8, COLS=128, num_warps=4, num_stages=2,
+                SW=1, PT=1, PL=1, DY_STRIDE=192, DX_STRIDE=192, ROWS=8, COLS=128, num_warps=4,
+                num_stages=2,
             )
         return (
             None, d_x_7, d_inception_concat_0_cr_conv_weight, d_inception_concat_0_cr_conv_bias,
@@ -575,6 +549,8 @@ def conv_forward(
     DILATION_H: tl.constexpr,
     DILATION_W: tl.constexpr,
     GROUPS: tl.constexpr,
+    X_STRIDE: tl.constexpr,
+    Y_STRIDE: tl.constexpr,
     POOL_H: tl.constexpr,
     POOL_W: tl.constexpr,
     EPILOGUE: tl.constexpr,
@@ -586,7 +562,8 @@ def conv_forward(
     """y[n,p,q,k] = EPILOGUE(bias[k] + sum over r,s,c of x[n, p*STRIDE_H - PAD_H + r*DILATION_H,
     q*STRIDE_W - PAD_W + s*DILATION_W, c] * w[k,r,s,c]), with x zero outside its map.
 
-    x (N,H,W,C), w (K,R,S,C/GROUPS), bias (K) or None, y (N,P,Q,K). A program makes BLOCK_M pixels
+    x (N,H,W,C), w (K,R,S,C/GROUPS), bias (K) or None, y (N,P,Q,K); pixels of x and y are X_STRIDE
+    and Y_STRIDE elements apart, those of other tensors K. A program makes BLOCK_M pixels
     by BLOCK_N channels of one group. ``rows`` counts the pixels computed and must be < 2**31.
 
     With POOL_H x POOL_W of 1x2, 2x1 or 2x2, y is (N, P//POOL_H, Q//POOL_W, K), the maximum of each
@@ -630,11 +607,12 @@ def conv_forward(
     if EACH_PIXEL:
         h_start = tl.zeros_like(row)
         w_start = h_start
-        x_rows = x_ptr + tile.to(tl.int64) * (BLOCK_M * C) + group * CG + tl.arange(0, BLOCK_M) * C
+        x_corner = x_ptr + tile.to(tl.int64) * (BLOCK_M * X_STRIDE) + group * CG
+        x_rows = x_corner + tl.arange(0, BLOCK_M) * X_STRIDE
     else:
         h_start = p * STRIDE_H - PAD_H
         w_start = q * STRIDE_W - PAD_W
-        x_rows = x_ptr + image * (H * W * C) + group * CG
+        x_rows = x_ptr + image * (H * W * X_STRIDE) + group * CG
 
     lanes = tl.arange(0, STEP)
     w_columns = w_ptr + (group * KG + column) * (R * S * CG)
@@ -657,7 +635,7 @@ def conv_forward(
             x_mask = x_mask & (h >= 0) & (h < H) & (w >= 0) & (w < W)
         if (R * S * CG) % STEP != 0:
             x_mask = x_mask & k_mask[None, :]
-        a = tl.load(x_rows[:, None] + ((h * W + w) * C + c[None, :]), mask=x_mask, other=0.0)
+        a = tl.load(x_rows[:, None] + ((h * W + w) * X_STRIDE + c[None, :]), mask=x_mask, other=0.0)
         b = tl.load(
             w_columns[None, :] + k[:, None],
             mask=k_mask[:, None] & column_mask[None, :],
@@ -683,6 +661,10 @@ def conv_forward(
             lane = inner + tl.arange(0, WIDTH)
             mask = row_mask[:, None] & (lane < KG)[None, :]
             y = EPILOGUE(parts[half], offsets, (group * KG + lane)[None, :], mask, aux, seed)
+            if Y_STRIDE != K:
+                corner = tile.to(tl.int64) * (BLOCK_M * Y_STRIDE) + group * KG + inner
+                apart = tl.arange(0, BLOCK_M)[:, None] * Y_STRIDE
+                offsets = corner + (apart + tl.arange(0, WIDTH)[None, :])
             tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
     else:
         pixel = image * (P * Q) + p * Q + q
@@ -712,7 +694,10 @@ def conv_forward(
         pooled = tile * (BLOCK_M // TAPS) + tl.arange(0, BLOCK_M // TAPS)
         pooled_mask = (pooled < rows // TAPS)[:, None] & column_mask[None, :]
         pooled_offsets = pooled.to(tl.int64)[:, None] * K + (group * KG + column)[None, :]
-        tl.store(y_ptr + pooled_offsets, best, mask=pooled_mask)
+        places = pooled_offsets
+        if Y_STRIDE != K:
+            places = pooled.to(tl.int64)[:, None] * Y_STRIDE + (group * KG + column)[None, :]
+        tl.store(y_ptr + places, best, mask=pooled_mask)
         if index_ptr is not None:
             tl.store(index_ptr + pooled_offsets, index.to(tl.int8), mask=pooled_mask)
 
@@ -743,6 +728,8 @@ def max_pool(
     SW: tl.constexpr,
     PT: tl.constexpr,
     PL: tl.constexpr,
+    X_STRIDE: tl.constexpr,
+    Y_STRIDE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
@@ -758,7 +745,7 @@ def max_pool(
     image = row // (OH * OW)
     top = (row // OW % OH * SH - PT).to(tl.int32)
     left = (row % OW * SW - PL).to(tl.int32)
-    corner = ((image * H + top) * W + left) * C + c
+    corner = ((image * H + top) * W + left) * X_STRIDE + c
     best = tl.full((ROWS, COLS), float("-inf"), tl.float32)
     # until a larger value is seen, the window's first place inside the map wins
     index = tl.maximum(-top, 0) * KW + tl.maximum(-left, 0) + tl.zeros_like(c)
@@ -767,14 +754,14 @@ def max_pool(
         i = tap // KW
         j = tap % KW
         inside = (top + i >= 0) & (top + i < H) & (left + j >= 0) & (left + j < W)
-        place = corner + (i * W + j) * C
+        place = corner + (i * W + j) * X_STRIDE
         x = tl.load(x_ptr + place, mask=mask & inside, other=float("-inf")).to(tl.float32)
         take = (x > best) | (x != x)
         best = tl.where(take, x, best)
         index = tl.where(take, tap, index)
     offsets = row * C + c
     y = EPILOGUE(best, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+    tl.store(y_ptr + row * Y_STRIDE + c, y.to(y_ptr.dtype.element_ty), mask=mask)
     if index_ptr is not None:
         tl.store(index_ptr + offsets, index.to(index_ptr.dtype.element_ty), mask=mask)
 
@@ -783,35 +770,6 @@ def max_pool(
 def keep(acc, offsets, column, mask, aux, seed):
     """The empty epilogue."""
     return acc
-
-
-@triton.jit(do_not_specialize=["seed"])
-def copy_slice(
-    x_ptr,
-    y_ptr,
-    rows,
-    x_channels,
-    x_start,
-    y_channels,
-    y_start,
-    count,
-    aux,
-    seed,
-    EPILOGUE: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-):
-    """y[r, y_start + c] = EPILOGUE(x[r, x_start + c]) for r < rows, c < count.
-
-    x is (rows, x_channels), y is (rows, y_channels): maps with a row per pixel, or vectors.
-    """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
-    c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
-    mask = (row < rows) & (c < count)
-    x = tl.load(x_ptr + row * x_channels + x_start + c, mask=mask, other=0.0).to(tl.float32)
-    offsets = row * y_channels + y_start + c
-    y = EPILOGUE(x, offsets, y_start + c, mask, aux, seed)
-    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -826,6 +784,35 @@ def store_bits(ptr, bits, offsets, mask):
     byte = tl.reshape(tl.broadcast_to(byte, (EIGHTS, 8)), bits.shape)
     # the first of the eight stores for all
     tl.store(ptr + (offsets >> 3), byte.to(tl.uint8), mask=mask & ((offsets & 7) == 0))
+
+
+@triton.jit(do_not_specialize=["seed"])
+def copy_slice(
+    x_ptr,
+    y_ptr,
+    rows,
+    channels,
+    x_stride,
+    x_start,
+    y_stride,
+    y_start,
+    aux,
+    seed,
+    EPILOGUE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """y[r, y_start + c] = EPILOGUE(x[r, x_start + c]) for r < rows, c < channels.
+
+    Rows of x and y, a row per pixel of maps or per vector, are so many elements apart; other
+    tensors of the epilogue are (rows, channels).
+    """
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
+    mask = (row < rows) & (c < channels)
+    x = tl.load(x_ptr + row * x_stride + x_start + c, mask=mask, other=0.0).to(tl.float32)
+    y = EPILOGUE(x, row * channels + c, c, mask, aux, seed)
+    tl.store(y_ptr + row * y_stride + y_start + c, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -856,6 +843,8 @@ def conv_grad_weight(
     DILATION_H: tl.constexpr,
     DILATION_W: tl.constexpr,
     GROUPS: tl.constexpr,
+    X_STRIDE: tl.constexpr,
+    DY_STRIDE: tl.constexpr,
     BIAS: tl.constexpr,
     SPLIT: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -866,11 +855,12 @@ def conv_grad_weight(
     """dw[k,r,s,c] = sum over n,p,q of dy[n,p,q,k] * x[n, p*STRIDE_H - PAD_H + r*DILATION_H,
     q*STRIDE_W - PAD_W + s*DILATION_W, c], and db[k] = sum over n,p,q of dy[n,p,q,k] if BIAS.
 
-    x (N,H,W,C), dy (N,P,Q,K). The ``rows`` = N*P*Q pixels (< 2**31) are cut into SPLIT stretches,
-    grid axis 1; stretch i writes its share to partial[i], fp32, holding dw as (K,R,S,C/GROUPS)
-    followed by db (K). An empty stretch writes zeros. A program makes BLOCK_M filters by BLOCK_N
-    columns (r,s,c) of one group; those of the first column tile also sum dy. BLOCK_K is for 16-bit
-    elements; 32-bit ones take 16, which leaves registers for the accumulator.
+    x (N,H,W,C), dy (N,P,Q,K), their pixels X_STRIDE and DY_STRIDE elements apart. The ``rows`` =
+    N*P*Q pixels (< 2**31) are cut into SPLIT stretches, grid axis 1; stretch i writes its share to
+    partial[i], fp32, holding dw as (K,R,S,C/GROUPS) followed by db (K). An empty stretch writes
+    zeros. A program makes BLOCK_M filters by BLOCK_N columns (r,s,c) of one group; those of the
+    first column tile also sum dy. BLOCK_K is for 16-bit elements; 32-bit ones take 16, which leaves
+    registers for the accumulator.
     """
     KG: tl.constexpr = K // GROUPS
     CG: tl.constexpr = C // GROUPS
@@ -908,8 +898,8 @@ def conv_grad_weight(
     last = tl.minimum(first + share, steps)
     lanes = tl.arange(0, STEP)
     # one moving 64-bit pointer, with 32-bit offsets from it
-    dy_first = dy_ptr + first.to(tl.int64) * (STEP * K) + group * KG
-    dy_offsets = lanes[:, None] * K + k[None, :]
+    dy_first = dy_ptr + first.to(tl.int64) * (STEP * DY_STRIDE) + group * KG
+    dy_offsets = lanes[:, None] * DY_STRIDE + k[None, :]
 
     SIZE: tl.constexpr = K * COLUMNS + (K if BIAS else 0)
     partial = partial_ptr + tl.program_id(1).to(tl.int64) * SIZE
@@ -923,7 +913,7 @@ def conv_grad_weight(
                 dy_mask = row_mask[:, None] & k_mask[None, :]
                 dy = tl.load(dy_start + dy_offsets, mask=dy_mask, other=0.0)
                 total += dy.to(tl.float32)
-                dy_start += STEP * K
+                dy_start += STEP * DY_STRIDE
             db = tl.sum(total, axis=0)
             tl.store(partial + K * COLUMNS + group * KG + k, db, mask=k_mask)
 
@@ -937,12 +927,12 @@ def conv_grad_weight(
         x_mask = row_mask[:, None] & column_mask[None, :]
         if not INSIDE:
             x_mask = x_mask & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-        x_rows = x_ptr + (row // (P * Q)).to(tl.int64) * (H * W * C) + group * CG
+        x_rows = x_ptr + (row // (P * Q)).to(tl.int64) * (H * W * X_STRIDE) + group * CG
         dy_mask = row_mask[:, None] & k_mask[None, :]
         dy = tl.load(dy_start + dy_offsets, mask=dy_mask, other=0.0)
-        x = tl.load(x_rows[:, None] + ((h * W + w) * C + c[None, :]), mask=x_mask, other=0.0)
+        x = tl.load(x_rows[:, None] + ((h * W + w) * X_STRIDE + c[None, :]), mask=x_mask, other=0.0)
         acc = tl.dot(tl.trans(dy), x, acc, input_precision=PRECISION)
-        dy_start += STEP * K
+        dy_start += STEP * DY_STRIDE
 
     tl.store(
         partial + ((group * KG + k) * COLUMNS)[:, None] + column[None, :],
@@ -1009,6 +999,8 @@ def conv_grad_input(
     DILATION_H: tl.constexpr,
     DILATION_W: tl.constexpr,
     GROUPS: tl.constexpr,
+    DY_STRIDE: tl.constexpr,
+    DX_STRIDE: tl.constexpr,
     PERIOD_H: tl.constexpr,
     PERIOD_W: tl.constexpr,
     EPILOGUE: tl.constexpr,
@@ -1021,7 +1013,8 @@ def conv_grad_input(
     dy[n, (h + PAD_H - r*DILATION_H) / STRIDE_H, (w + PAD_W - s*DILATION_W) / STRIDE_W, k]
     * w[k,r,s,c]); a tap reaches h where the division is exact and the result inside dy.
 
-    dy (N,P,Q,K), w (K,R,S,C/GROUPS), bias (C) or None, dx (N,H,W,C). All pixels whose h and w
+    dy (N,P,Q,K), w (K,R,S,C/GROUPS), bias (C) or None, dx (N,H,W,C); pixels of dy and dx are
+    DY_STRIDE and DX_STRIDE elements apart, those of other tensors C. All pixels whose h and w
     leave the same remainder by the stride (a phase, grid axis 1) are reached by the same taps,
     which are PERIOD = STRIDE / gcd(STRIDE, DILATION) apart: no product with a missing dy is formed
     but at the border. ``rows`` is N * ceil(H/STRIDE_H) * ceil(W/STRIDE_W), < 2**31. BLOCK_K is for
@@ -1060,7 +1053,7 @@ def conv_grad_input(
     s_count = (S - s_first + PERIOD_W - 1) // PERIOD_W
 
     lanes = tl.arange(0, STEP)
-    dy_rows = dy_ptr + image * (P * Q * K) + group * KG
+    dy_rows = dy_ptr + image * (P * Q * DY_STRIDE) + group * KG
     w_columns = w_ptr + column
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for step in range(r_count * s_count * K_STEPS):
@@ -1074,7 +1067,7 @@ def conv_grad_input(
         q = q_scaled // STRIDE_W
         reached = row_mask & (p_scaled >= 0) & (p < P) & (q_scaled >= 0) & (q < Q)
         a = tl.load(
-            dy_rows[:, None] + ((p * Q + q) * K)[:, None] + k[None, :],
+            dy_rows[:, None] + ((p * Q + q) * DY_STRIDE)[:, None] + k[None, :],
             mask=reached[:, None] & (k < KG)[None, :],
             other=0.0,
         )
@@ -1110,6 +1103,13 @@ def conv_grad_input(
             offsets = pixel[:, None] * C + (group * CG + column)[None, :]
         mask = row_mask[:, None] & (column < CG)[None, :]
         dx = EPILOGUE(parts[half], offsets, (group * CG + column)[None, :], mask, aux, seed)
+        if DX_STRIDE != C:
+            if ONE_PHASE:
+                corner = tile * (BLOCK_M * DX_STRIDE) + group * CG + pid % TILES_N * BLOCK_N
+                inner = tl.arange(0, BLOCK_M)[:, None] * DX_STRIDE + tl.arange(0, WIDTH)[None, :]
+                offsets = corner + half * WIDTH + inner
+            else:
+                offsets = pixel[:, None] * DX_STRIDE + (group * CG + column)[None, :]
         tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
@@ -1133,6 +1133,8 @@ def max_pool_gradient(
     SW: tl.constexpr,
     PT: tl.constexpr,
     PL: tl.constexpr,
+    DY_STRIDE: tl.constexpr,
+    DX_STRIDE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
@@ -1155,13 +1157,14 @@ def max_pool_gradient(
             i = h - p * SH
             j = w - q * SW
             covers = (p >= 0) & (p < OH) & (i < KH) & (q >= 0) & (q < OW) & (j < KW)
-            place = ((image * OH + p) * OW + q) * C + c
-            winner = tl.load(index_ptr + place, mask=mask & covers, other=-1)
+            window = (image * OH + p) * OW + q
+            winner = tl.load(index_ptr + window * C + c, mask=mask & covers, other=-1)
+            place = window * DY_STRIDE + c
             dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
             total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
     offsets = row * C + c
     dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+    tl.store(dx_ptr + row * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
 # ---- what every generated network shares ---------------------------------------------------------

@@ -30,9 +30,9 @@ def infer(
     conv_forward[(triton.cdiv(n * 784, 64),)](
         x_ptr=x, w_ptr=stack_0_conv_weight, bias_ptr=stack_0_conv_bias, y_ptr=stack_0_pool,
         index_ptr=None, aux=(), seed=0, rows=n * 784, H=32, W=32, C=1, K=6, P=28, Q=28, R=5, S=5,
-        STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=2,
-        POOL_W=2, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
-        num_warps=4, num_stages=3,
+        STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=1,
+        Y_STRIDE=6, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
+        BLOCK_N=16, BLOCK_K=32, num_warps=4, num_stages=3,
     )
     # lenet5.cnn:5 CONV(16, F=5, P=0) - RELU - POOL
     stack_1_pool = new((n, 5, 5, 16))
@@ -40,8 +40,8 @@ def infer(
         x_ptr=stack_0_pool, w_ptr=stack_1_conv_weight, bias_ptr=stack_1_conv_bias,
         y_ptr=stack_1_pool, index_ptr=None, aux=(), seed=0, rows=n * 100, H=14, W=14, C=6, K=16,
         P=10, Q=10, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1,
-        GROUPS=1, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
-        BLOCK_N=16, BLOCK_K=32, num_warps=4, num_stages=3,
+        GROUPS=1, X_STRIDE=6, Y_STRIDE=16, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue,
+        PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32, num_warps=4, num_stages=3,
     )
     del stack_0_pool
     # lenet5.cnn:6 FC(120)
@@ -102,8 +102,8 @@ class LeNet5Function(torch.autograd.Function):
             x_ptr=x, w_ptr=stack_0_conv_weight, bias_ptr=stack_0_conv_bias, y_ptr=stack_0_pool,
             index_ptr=stack_0_pool_index, aux=(), seed=0, rows=n * 784, H=32, W=32, C=1, K=6, P=28,
             Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1,
-            GROUPS=1, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
-            BLOCK_N=16, BLOCK_K=32, num_warps=4, num_stages=3,
+            GROUPS=1, X_STRIDE=1, Y_STRIDE=6, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue,
+            PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32, num_warps=4, num_stages=3,
         )
         # lenet5.cnn:5 CONV(16, F=5, P=0) - RELU - POOL
         stack_1_pool = new((n, 5, 5, 16))
@@ -112,8 +112,9 @@ class LeNet5Function(torch.autograd.Function):
             x_ptr=stack_0_pool, w_ptr=stack_1_conv_weight, bias_ptr=stack_1_conv_bias,
             y_ptr=stack_1_pool, index_ptr=stack_1_pool_index, aux=(), seed=0, rows=n * 100, H=14,
             W=14, C=6, K=16, P=10, Q=10, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue,
-            PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32, num_warps=4, num_stages=3,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=6, Y_STRIDE=16, POOL_H=2, POOL_W=2,
+            EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
+            num_warps=4, num_stages=3,
         )
         # lenet5.cnn:6 FC(120)
         stack2_0_fc_flatten = new((n, 400))
@@ -237,7 +238,8 @@ class LeNet5Function(torch.autograd.Function):
         max_pool_gradient[(triton.cdiv(n * 100, 64), 1)](
             dy_ptr=d_stack_1_relu_pooled, index_ptr=stack_1_pool_index, dx_ptr=d_stack_1_conv,
             rows=n * 100, aux=(), seed=0, EPILOGUE=keep, H=10, W=10, C=16, OH=5, OW=5, KH=2, KW=2,
-            SH=2, SW=2, PT=0, PL=0, ROWS=64, COLS=16, num_warps=4, num_stages=2,
+            SH=2, SW=2, PT=0, PL=0, DY_STRIDE=16, DX_STRIDE=16, ROWS=64, COLS=16, num_warps=4,
+            num_stages=2,
         )
         del d_stack_1_relu_pooled
         # lenet5.cnn:5 conv_grad_weight of CONV(16, F=5, P=0)
@@ -247,8 +249,9 @@ class LeNet5Function(torch.autograd.Function):
         conv_grad_weight[(5, 32)](
             x_ptr=stack_0_pool, dy_ptr=d_stack_1_conv, partial_ptr=d_stack_1_conv_weight_partial,
             rows=n * 100, H=14, W=14, C=6, K=16, P=10, Q=10, R=5, S=5, STRIDE_H=1, STRIDE_W=1,
-            PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1, BIAS=True, SPLIT=32,
-            PRECISION="ieee", BLOCK_M=16, BLOCK_N=32, BLOCK_K=64, num_warps=4, num_stages=2,
+            PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=6, DY_STRIDE=16,
+            BIAS=True, SPLIT=32, PRECISION="ieee", BLOCK_M=16, BLOCK_N=32, BLOCK_K=64, num_warps=4,
+            num_stages=2,
         )
         sum_partials[(38,)](
             partial_ptr=d_stack_1_conv_weight_partial, dw_ptr=d_stack_1_conv_weight,
@@ -262,8 +265,9 @@ class LeNet5Function(torch.autograd.Function):
             dy_ptr=d_stack_1_conv, w_ptr=stack_1_conv_weight, bias_ptr=None,
             dx_ptr=d_stack_0_relu_pooled, aux=(stack_0_pool,), seed=0, rows=n * 196, H=14, W=14,
             C=6, K=16, P=10, Q=10, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-            DILATION_W=1, GROUPS=1, PERIOD_H=1, PERIOD_W=1, EPILOGUE=relu_gradient_epilogue,
-            PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=16, num_warps=4, num_stages=3,
+            DILATION_W=1, GROUPS=1, DY_STRIDE=16, DX_STRIDE=6, PERIOD_H=1, PERIOD_W=1,
+            EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=16,
+            num_warps=4, num_stages=3,
         )
         del d_stack_1_conv
         # lenet5.cnn:5 maxpool_gradient of POOL
@@ -271,7 +275,8 @@ class LeNet5Function(torch.autograd.Function):
         max_pool_gradient[(triton.cdiv(n * 784, 128), 1)](
             dy_ptr=d_stack_0_relu_pooled, index_ptr=stack_0_pool_index, dx_ptr=d_stack_0_conv,
             rows=n * 784, aux=(), seed=0, EPILOGUE=keep, H=28, W=28, C=6, OH=14, OW=14, KH=2, KW=2,
-            SH=2, SW=2, PT=0, PL=0, ROWS=128, COLS=8, num_warps=4, num_stages=2,
+            SH=2, SW=2, PT=0, PL=0, DY_STRIDE=6, DX_STRIDE=6, ROWS=128, COLS=8, num_warps=4,
+            num_stages=2,
         )
         del d_stack_0_relu_pooled
         # lenet5.cnn:5 conv_grad_weight of CONV(6, F=5, P=0)
@@ -281,8 +286,8 @@ class LeNet5Function(torch.autograd.Function):
         conv_grad_weight[(1, 128)](
             x_ptr=x, dy_ptr=d_stack_0_conv, partial_ptr=d_stack_0_conv_weight_partial, rows=n * 784,
             H=32, W=32, C=1, K=6, P=28, Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, BIAS=True, SPLIT=128, PRECISION="ieee",
-            BLOCK_M=16, BLOCK_N=32, BLOCK_K=64, num_warps=4, num_stages=2,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=1, DY_STRIDE=6, BIAS=True, SPLIT=128,
+            PRECISION="ieee", BLOCK_M=16, BLOCK_N=32, BLOCK_K=64, num_warps=4, num_stages=2,
         )
         sum_partials[(3,)](
             partial_ptr=d_stack_0_conv_weight_partial, dw_ptr=d_stack_0_conv_weight,
@@ -297,9 +302,9 @@ class LeNet5Function(torch.autograd.Function):
             conv_grad_input[(triton.cdiv(n * 1024, 64), 1)](
                 dy_ptr=d_stack_0_conv, w_ptr=stack_0_conv_weight, bias_ptr=None, dx_ptr=d_x, aux=(),
                 seed=0, rows=n * 1024, H=32, W=32, C=1, K=6, P=28, Q=28, R=5, S=5, STRIDE_H=1,
-                STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1, PERIOD_H=1,
-                PERIOD_W=1, EPILOGUE=keep, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=16,
-                num_warps=4, num_stages=3,
+                STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1, DY_STRIDE=6,
+                DX_STRIDE=1, PERIOD_H=1, PERIOD_W=1, EPILOGUE=keep, PRECISION="ieee", BLOCK_M=64,
+                BLOCK_N=16, BLOCK_K=16, num_warps=4, num_stages=3,
             )
         return (
             None, d_x, d_stack_0_conv_weight, d_stack_0_conv_bias, d_stack_1_conv_weight,
@@ -531,6 +536,8 @@ def conv_forward(
     DILATION_H: tl.constexpr,
     DILATION_W: tl.constexpr,
     GROUPS: tl.constexpr,
+    X_STRIDE: tl.constexpr,
+    Y_STRIDE: tl.constexpr,
     POOL_H: tl.constexpr,
     POOL_W: tl.constexpr,
     EPILOGUE: tl.constexpr,
@@ -542,7 +549,8 @@ def conv_forward(
     """y[n,p,q,k] = EPILOGUE(bias[k] + sum over r,s,c of x[n, p*STRIDE_H - PAD_H + r*DILATION_H,
     q*STRIDE_W - PAD_W + s*DILATION_W, c] * w[k,r,s,c]), with x zero outside its map.
 
-    x (N,H,W,C), w (K,R,S,C/GROUPS), bias (K) or None, y (N,P,Q,K). A program makes BLOCK_M pixels
+    x (N,H,W,C), w (K,R,S,C/GROUPS), bias (K) or None, y (N,P,Q,K); pixels of x and y are X_STRIDE
+    and Y_STRIDE elements apart, those of other tensors K. A program makes BLOCK_M pixels
     by BLOCK_N channels of one group. ``rows`` counts the pixels computed and must be < 2**31.
 
     With POOL_H x POOL_W of 1x2, 2x1 or 2x2, y is (N, P//POOL_H, Q//POOL_W, K), the maximum of each
@@ -586,11 +594,12 @@ def conv_forward(
     if EACH_PIXEL:
         h_start = tl.zeros_like(row)
         w_start = h_start
-        x_rows = x_ptr + tile.to(tl.int64) * (BLOCK_M * C) + group * CG + tl.arange(0, BLOCK_M) * C
+        x_corner = x_ptr + tile.to(tl.int64) * (BLOCK_M * X_STRIDE) + group * CG
+        x_rows = x_corner + tl.arange(0, BLOCK_M) * X_STRIDE
     else:
         h_start = p * STRIDE_H - PAD_H
         w_start = q * STRIDE_W - PAD_W
-        x_rows = x_ptr + image * (H * W * C) + group * CG
+        x_rows = x_ptr + image * (H * W * X_STRIDE) + group * CG
 
     lanes = tl.arange(0, STEP)
     w_columns = w_ptr + (group * KG + column) * (R * S * CG)
@@ -613,7 +622,7 @@ def conv_forward(
             x_mask = x_mask & (h >= 0) & (h < H) & (w >= 0) & (w < W)
         if (R * S * CG) % STEP != 0:
             x_mask = x_mask & k_mask[None, :]
-        a = tl.load(x_rows[:, None] + ((h * W + w) * C + c[None, :]), mask=x_mask, other=0.0)
+        a = tl.load(x_rows[:, None] + ((h * W + w) * X_STRIDE + c[None, :]), mask=x_mask, other=0.0)
         b = tl.load(
             w_columns[None, :] + k[:, None],
             mask=k_mask[:, None] & column_mask[None, :],
@@ -639,6 +648,10 @@ def conv_forward(
             lane = inner + tl.arange(0, WIDTH)
             mask = row_mask[:, None] & (lane < KG)[None, :]
             y = EPILOGUE(parts[half], offsets, (group * KG + lane)[None, :], mask, aux, seed)
+            if Y_STRIDE != K:
+                corner = tile.to(tl.int64) * (BLOCK_M * Y_STRIDE) + group * KG + inner
+                apart = tl.arange(0, BLOCK_M)[:, None] * Y_STRIDE
+                offsets = corner + (apart + tl.arange(0, WIDTH)[None, :])
             tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
     else:
         pixel = image * (P * Q) + p * Q + q
@@ -668,7 +681,10 @@ def conv_forward(
         pooled = tile * (BLOCK_M // TAPS) + tl.arange(0, BLOCK_M // TAPS)
         pooled_mask = (pooled < rows // TAPS)[:, None] & column_mask[None, :]
         pooled_offsets = pooled.to(tl.int64)[:, None] * K + (group * KG + column)[None, :]
-        tl.store(y_ptr + pooled_offsets, best, mask=pooled_mask)
+        places = pooled_offsets
+        if Y_STRIDE != K:
+            places = pooled.to(tl.int64)[:, None] * Y_STRIDE + (group * KG + column)[None, :]
+        tl.store(y_ptr + places, best, mask=pooled_mask)
         if index_ptr is not None:
             tl.store(index_ptr + pooled_offsets, index.to(tl.int8), mask=pooled_mask)
 
@@ -812,6 +828,8 @@ def max_pool_gradient(
     SW: tl.constexpr,
     PT: tl.constexpr,
     PL: tl.constexpr,
+    DY_STRIDE: tl.constexpr,
+    DX_STRIDE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
@@ -834,13 +852,14 @@ def max_pool_gradient(
             i = h - p * SH
             j = w - q * SW
             covers = (p >= 0) & (p < OH) & (i < KH) & (q >= 0) & (q < OW) & (j < KW)
-            place = ((image * OH + p) * OW + q) * C + c
-            winner = tl.load(index_ptr + place, mask=mask & covers, other=-1)
+            window = (image * OH + p) * OW + q
+            winner = tl.load(index_ptr + window * C + c, mask=mask & covers, other=-1)
+            place = window * DY_STRIDE + c
             dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
             total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
     offsets = row * C + c
     dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+    tl.store(dx_ptr + row * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -864,6 +883,8 @@ def conv_grad_weight(
     DILATION_H: tl.constexpr,
     DILATION_W: tl.constexpr,
     GROUPS: tl.constexpr,
+    X_STRIDE: tl.constexpr,
+    DY_STRIDE: tl.constexpr,
     BIAS: tl.constexpr,
     SPLIT: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -874,11 +895,12 @@ def conv_grad_weight(
     """dw[k,r,s,c] = sum over n,p,q of dy[n,p,q,k] * x[n, p*STRIDE_H - PAD_H + r*DILATION_H,
     q*STRIDE_W - PAD_W + s*DILATION_W, c], and db[k] = sum over n,p,q of dy[n,p,q,k] if BIAS.
 
-    x (N,H,W,C), dy (N,P,Q,K). The ``rows`` = N*P*Q pixels (< 2**31) are cut into SPLIT stretches,
-    grid axis 1; stretch i writes its share to partial[i], fp32, holding dw as (K,R,S,C/GROUPS)
-    followed by db (K). An empty stretch writes zeros. A program makes BLOCK_M filters by BLOCK_N
-    columns (r,s,c) of one group; those of the first column tile also sum dy. BLOCK_K is for 16-bit
-    elements; 32-bit ones take 16, which leaves registers for the accumulator.
+    x (N,H,W,C), dy (N,P,Q,K), their pixels X_STRIDE and DY_STRIDE elements apart. The ``rows`` =
+    N*P*Q pixels (< 2**31) are cut into SPLIT stretches, grid axis 1; stretch i writes its share to
+    partial[i], fp32, holding dw as (K,R,S,C/GROUPS) followed by db (K). An empty stretch writes
+    zeros. A program makes BLOCK_M filters by BLOCK_N columns (r,s,c) of one group; those of the
+    first column tile also sum dy. BLOCK_K is for 16-bit elements; 32-bit ones take 16, which leaves
+    registers for the accumulator.
     """
     KG: tl.constexpr = K // GROUPS
     CG: tl.constexpr = C // GROUPS
@@ -916,8 +938,8 @@ def conv_grad_weight(
     last = tl.minimum(first + share, steps)
     lanes = tl.arange(0, STEP)
     # one moving 64-bit pointer, with 32-bit offsets from it
-    dy_first = dy_ptr + first.to(tl.int64) * (STEP * K) + group * KG
-    dy_offsets = lanes[:, None] * K + k[None, :]
+    dy_first = dy_ptr + first.to(tl.int64) * (STEP * DY_STRIDE) + group * KG
+    dy_offsets = lanes[:, None] * DY_STRIDE + k[None, :]
 
     SIZE: tl.constexpr = K * COLUMNS + (K if BIAS else 0)
     partial = partial_ptr + tl.program_id(1).to(tl.int64) * SIZE
@@ -931,7 +953,7 @@ def conv_grad_weight(
                 dy_mask = row_mask[:, None] & k_mask[None, :]
                 dy = tl.load(dy_start + dy_offsets, mask=dy_mask, other=0.0)
                 total += dy.to(tl.float32)
-                dy_start += STEP * K
+                dy_start += STEP * DY_STRIDE
             db = tl.sum(total, axis=0)
             tl.store(partial + K * COLUMNS + group * KG + k, db, mask=k_mask)
 
@@ -945,12 +967,12 @@ def conv_grad_weight(
         x_mask = row_mask[:, None] & column_mask[None, :]
         if not INSIDE:
             x_mask = x_mask & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-        x_rows = x_ptr + (row // (P * Q)).to(tl.int64) * (H * W * C) + group * CG
+        x_rows = x_ptr + (row // (P * Q)).to(tl.int64) * (H * W * X_STRIDE) + group * CG
         dy_mask = row_mask[:, None] & k_mask[None, :]
         dy = tl.load(dy_start + dy_offsets, mask=dy_mask, other=0.0)
-        x = tl.load(x_rows[:, None] + ((h * W + w) * C + c[None, :]), mask=x_mask, other=0.0)
+        x = tl.load(x_rows[:, None] + ((h * W + w) * X_STRIDE + c[None, :]), mask=x_mask, other=0.0)
         acc = tl.dot(tl.trans(dy), x, acc, input_precision=PRECISION)
-        dy_start += STEP * K
+        dy_start += STEP * DY_STRIDE
 
     tl.store(
         partial + ((group * KG + k) * COLUMNS)[:, None] + column[None, :],
@@ -1017,6 +1039,8 @@ def conv_grad_input(
     DILATION_H: tl.constexpr,
     DILATION_W: tl.constexpr,
     GROUPS: tl.constexpr,
+    DY_STRIDE: tl.constexpr,
+    DX_STRIDE: tl.constexpr,
     PERIOD_H: tl.constexpr,
     PERIOD_W: tl.constexpr,
     EPILOGUE: tl.constexpr,
@@ -1029,7 +1053,8 @@ def conv_grad_input(
     dy[n, (h + PAD_H - r*DILATION_H) / STRIDE_H, (w + PAD_W - s*DILATION_W) / STRIDE_W, k]
     * w[k,r,s,c]); a tap reaches h where the division is exact and the result inside dy.
 
-    dy (N,P,Q,K), w (K,R,S,C/GROUPS), bias (C) or None, dx (N,H,W,C). All pixels whose h and w
+    dy (N,P,Q,K), w (K,R,S,C/GROUPS), bias (C) or None, dx (N,H,W,C); pixels of dy and dx are
+    DY_STRIDE and DX_STRIDE elements apart, those of other tensors C. All pixels whose h and w
     leave the same remainder by the stride (a phase, grid axis 1) are reached by the same taps,
     which are PERIOD = STRIDE / gcd(STRIDE, DILATION) apart: no product with a missing dy is formed
     but at the border. ``rows`` is N * ceil(H/STRIDE_H) * ceil(W/STRIDE_W), < 2**31. BLOCK_K is for
@@ -1068,7 +1093,7 @@ def conv_grad_input(
     s_count = (S - s_first + PERIOD_W - 1) // PERIOD_W
 
     lanes = tl.arange(0, STEP)
-    dy_rows = dy_ptr + image * (P * Q * K) + group * KG
+    dy_rows = dy_ptr + image * (P * Q * DY_STRIDE) + group * KG
     w_columns = w_ptr + column
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for step in range(r_count * s_count * K_STEPS):
@@ -1082,7 +1107,7 @@ def conv_grad_input(
         q = q_scaled // STRIDE_W
         reached = row_mask & (p_scaled >= 0) & (p < P) & (q_scaled >= 0) & (q < Q)
         a = tl.load(
-            dy_rows[:, None] + ((p * Q + q) * K)[:, None] + k[None, :],
+            dy_rows[:, None] + ((p * Q + q) * DY_STRIDE)[:, None] + k[None, :],
             mask=reached[:, None] & (k < KG)[None, :],
             other=0.0,
         )
@@ -1118,6 +1143,13 @@ def conv_grad_input(
             offsets = pixel[:, None] * C + (group * CG + column)[None, :]
         mask = row_mask[:, None] & (column < CG)[None, :]
         dx = EPILOGUE(parts[half], offsets, (group * CG + column)[None, :], mask, aux, seed)
+        if DX_STRIDE != C:
+            if ONE_PHASE:
+                corner = tile * (BLOCK_M * DX_STRIDE) + group * CG + pid % TILES_N * BLOCK_N
+                inner = tl.arange(0, BLOCK_M)[:, None] * DX_STRIDE + tl.arange(0, WIDTH)[None, :]
+                offsets = corner + half * WIDTH + inner
+            else:
+                offsets = pixel[:, None] * DX_STRIDE + (group * CG + column)[None, :]
         tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
