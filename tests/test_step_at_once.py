@@ -19,6 +19,7 @@ from triton.runtime import interpreter
 import convdsl
 from convdsl.compiler import Network, compile_text
 from convdsl.passes.step_at_once import MOST_WEIGHTS
+from convdsl.runtime.labels import FEW
 from convdsl.runtime.tensor_table import Table
 from tests.empty_cache import empty_cache
 from tests.memory_driver import watched
@@ -250,6 +251,11 @@ def test_labels_are_checked_first() -> None:
     (x,), y = batch_of(compile_text(PROGRAMS["as LeNet"]), 2)
     with pytest.raises(ValueError, match=r"label 5 is outside 0\.\.4"):
         model(x, torch.full_like(y, 5))
+    many = torch.zeros(FEW + 1, dtype=torch.int64)  # which torch looks at, not the host
+    for wrong in (-1, 5):
+        many[7] = wrong
+        with pytest.raises(ValueError, match=rf"label {wrong} is outside 0\.\.4"):
+            model(x[:1].expand(len(many), -1, -1, -1), many)
 
 
 class Operations(TorchDispatchMode):
