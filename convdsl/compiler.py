@@ -26,7 +26,9 @@ from convdsl.passes.drop_dead import drop_dead
 from convdsl.passes.drop_identity import drop_identity
 from convdsl.passes.drop_training_outputs import drop_training_outputs
 from convdsl.passes.fuse_epilogues import fuse_epilogues
+from convdsl.passes.fuse_prologues import fuse_prologues
 from convdsl.passes.hoist_pool_gradient import hoist_pool_gradient
+from convdsl.passes.pack_masks import pack_masks
 from convdsl.passes.plan_memory import MemoryPlan, plan
 from convdsl.passes.pool_first import pool_first
 from convdsl.passes.recompute_masks import recompute_masks
@@ -58,8 +60,10 @@ PIPELINE: tuple[Pass, ...] = (
     # before drop_dead: it is what makes the un-pooled activation dead
     ("hoist_pool_gradient", hoist_pool_gradient),
     ("recompute_masks", recompute_masks),
+    ("pack_masks", pack_masks),
     ("drop_dead", drop_dead),
     ("fuse_epilogues", fuse_epilogues),
+    ("fuse_prologues", fuse_prologues),
 )
 INFERENCE_PIPELINE: tuple[Pass, ...] = (
     ("drop_identity", partial(drop_identity, training=False)),
@@ -75,8 +79,10 @@ OPTIONAL = frozenset(
         "drop_identity",
         "hoist_pool_gradient",
         "recompute_masks",
+        "pack_masks",
         "drop_dead",
         "fuse_epilogues",
+        "fuse_prologues",
         "pool_first",
         "step_at_once",
     }
@@ -86,14 +92,23 @@ STAGES = ("ast", "ir", "fused", "triton", "torch")
 
 def run_passes(graph: Graph, pipeline: tuple[Pass, ...], without: Iterable[str] = ()) -> Graph:
     """The graph after every pass of the pipeline but those named, verified after each."""
-    skipped = frozenset(without)
-    if unknown := skipped - OPTIONAL:
-        raise ValueError(f"cannot leave out {sorted(unknown)}; optional: {sorted(OPTIONAL)}")
+    skipped = _optional(without)
     for name, run in pipeline:
         if name not in skipped:
             graph = run(graph)
             verify(graph, name)
     return graph
+
+
+def _optional(names: Iterable[str]) -> frozenset[str]:
+    """The names as a set. Raises ValueError for one that is no optional pass."""
+    given = frozenset([names] if isinstance(names, str) else names)
+    if unknown := given - OPTIONAL:
+        name = min(unknown)
+        why = "always runs" if any(name == other for other, _ in PIPELINE) else "is no pass"
+        others = ", ".join(sorted(OPTIONAL))
+        raise ValueError(f"{name} {why}; those that may be left out: {others}")
+    return given
 
 
 @dataclass(frozen=True)
@@ -259,15 +274,19 @@ def _known(dtype: str) -> str:
     return dtype
 
 
-def compile_source(source: Source, options: Options | None = None) -> Network:
+def compile_source(
+    source: Source, options: Options | None = None, passes: Iterable[str] | None = None
+) -> Network:
     """Parse and lower one source, a program or a lecture's listing.
 
-    Raises CompileError with every diagnostic found.
+    passes: of the optional ones those that run, all by default. Raises CompileError with every
+    diagnostic found, ValueError for an unknown pass.
     """
+    without = () if passes is None else tuple(sorted(OPTIONAL - _optional(passes)))
     program = parse_listing(source) if is_listing(source) else parse(source)
     lowered = lower(program, options or Options())
     verify(lowered.graph, "lower")
-    return Network(source, program, lowered)
+    return Network(source, program, lowered, without)
 
 
 def make_options(
@@ -294,17 +313,19 @@ def compile(
     input: str | None = None,
     defaults: Iterable[str] | str = (),
     strict: bool = False,
+    passes: Iterable[str] | None = None,
     **lets: Any,
 ) -> Network:
     """Compile a ``.cnn`` file.
 
     input: replaces the file's input shape, ``"3@512x512"``. defaults: more ``default`` lines,
-    ``["CONV(K=64)"]``. strict: inexact output sizes are errors. lets: values for the file's lets.
-    Raises CompileError.
+    ``["CONV(K=64)"]``. strict: inexact output sizes are errors. passes: of the optional passes
+    those that run, all by default; any give the same numbers up to rounding. lets: values for the
+    file's lets. Raises CompileError, and ValueError for an unknown pass.
     """
     source = read_source(path)
     root = Path(path).parent
-    return compile_source(source, make_options(lets, input, defaults, strict, root))
+    return compile_source(source, make_options(lets, input, defaults, strict, root), passes)
 
 
 def compile_text(
@@ -314,11 +335,12 @@ def compile_text(
     input: str | None = None,
     defaults: Iterable[str] | str = (),
     strict: bool = False,
+    passes: Iterable[str] | None = None,
     **lets: Any,
 ) -> Network:
     """Compile a program given as a string; otherwise as `compile`."""
     options = make_options(lets, input, defaults, strict)
-    return compile_source(Source(name, text), options)
+    return compile_source(Source(name, text), options, passes)
 
 
 def load(

@@ -92,6 +92,8 @@ def launch_all(
             "seed": torch.tensor([seed]),
         }
         arguments = {k: v for k, v in holes.items() if k in nest.arg_names}
+        arguments |= {k: None for k in nest.arg_names if k.endswith("_PROLOGUE")}
+        arguments |= {k: () for k in nest.arg_names if k.endswith("_aux")}
         for name, argument in launch.arguments.items():
             if isinstance(argument, Value):
                 arguments[name] = tensors[argument]

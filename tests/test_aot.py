@@ -73,7 +73,8 @@ def test_launches_name_real_kernels_and_fill_their_parameters(name: str) -> None
     for launch in (inner for x in launches for inner in x.inner or (x,)):
         assert launch.nest in nests(), f"{launch.comment}: no kernel {launch.nest}"
         parameters = inspect.signature(nests()[launch.nest]).parameters
-        given = [*launch.arguments, *(["EPILOGUE"] if "EPILOGUE" in parameters else [])]
+        given = [*launch.arguments, *launch.prologues]
+        given += ["EPILOGUE"] if "EPILOGUE" in parameters else []
         assert sorted(given) == sorted(parameters), launch.comment
         for parameter, argument in launch.arguments.items():
             at_run_time = isinstance(argument, Value | Size | tuple)

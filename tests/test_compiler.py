@@ -5,6 +5,7 @@ import json
 import pytest
 
 import convdsl
+from convdsl.compiler import OPTIONAL
 
 TEXT = "input 8x8x1\nlet n = 10\nnet Small = CONV(4) - RELU - POOL - FC(n), SOFTMAX"
 
@@ -54,3 +55,20 @@ def test_every_stage_has_a_text() -> None:
     assert "conv_relu_maxpool" in net.emit("fused")
     assert "@triton.jit" in net.emit("triton")
     assert "F.conv2d" in net.emit("torch")
+
+
+def test_passes_can_be_chosen() -> None:
+    text = "input 8@4x4 net A = CONV(8) - BN - RELU - CONV(8, 1)"
+    assert convdsl.compile_text(text).without == ()
+    assert convdsl.compile_text(text, passes=sorted(OPTIONAL)).without == ()
+    one = convdsl.compile_text(text, passes=["fuse_epilogues"])
+    assert set(one.without) == OPTIONAL - {"fuse_epilogues"}
+    assert len(one.fused.all_nodes) > len(convdsl.compile_text(text).fused.all_nodes)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("fuse", "is no pass"), ("differentiate", "always runs")]
+)
+def test_a_pass_that_cannot_be_chosen_is_named(name: str, why: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} {why}; those that may be left out: drop_dead"):
+        convdsl.compile_text("input 8@4x4 net A = RELU", passes=[name])

@@ -348,7 +348,7 @@ def test_hostile_texts_are_answered_quickly(text: str, code: str) -> None:
     program("a")  # builds the tables
     start = time.process_time()
     assert finding(text).code == code
-    assert time.process_time() - start < 2.0  # measured: 0.6 s at most
+    assert time.process_time() - start < 20.0  # measured: 0.6 s at most; quadratic work takes hours
 
 
 def test_long_but_sound() -> None:

@@ -169,6 +169,9 @@ def _compile(path: Path, kernel: Kernel, target: Target) -> Any:
     if kernel.epilogue is not None:
         signature["EPILOGUE"] = "constexpr"
         constants["EPILOGUE"] = getattr(module, kernel.epilogue)
+    for hole, function in kernel.prologues:
+        signature[hole] = "constexpr"
+        constants[hole] = getattr(module, function)
     attributes = {
         place: [["tt.divisibility", 16]]
         for argument in kernel.arguments

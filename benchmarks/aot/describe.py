@@ -130,6 +130,10 @@ SHORT: tuple[tuple[frozenset[str], Callable[[Constants], str]], ...] = (
     (_names("AH BH DH AW BW DW"), _place),
     (_names("TOP LEFT"), lambda c: f"from {c['TOP']},{c['LEFT']}"),
     (_names("COLUMNS A_ROW A_DEPTH B_DEPTH B_COLUMN"), _product),
+    (
+        _names("DEPTH COLUMNS W_DEPTH W_COLUMN"),
+        lambda c: f"{c['DEPTH']}->{c['COLUMNS']} w[k*{c['W_DEPTH']}+j*{c['W_COLUMN']}]",
+    ),
     (_names("ROWS COLUMNS"), lambda c: f"{c['ROWS']}x{c['COLUMNS']}"),
     (_names("PIXELS C"), lambda c: f"{c['PIXELS']}x{c['C']}"),
 )

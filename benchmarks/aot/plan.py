@@ -43,7 +43,8 @@ class Kernel:
     """One build: everything the compiled code depends on but the target.
 
     source: a complete Triton module. epilogue: the function that fills the ``EPILOGUE`` hole, None
-    without one; ``title`` says what it does, for people: equal kernels may differ in it.
+    without one; prologues: (hole, function) of the others. ``title`` says what they do, for people:
+    equal kernels may differ in it.
     """
 
     source: str
@@ -53,12 +54,13 @@ class Kernel:
     warps: int
     stages: int
     title: str = field(default="", compare=False)
+    prologues: tuple[tuple[str, str], ...] = ()
 
     @property
     def digest(self) -> str:
         """Of all that is compiled, comments and docstrings aside."""
         parts = (self.nest, self.arguments, self.epilogue, self.warps, self.stages)
-        text = f"{bare(self.source)}\n{parts!r}"
+        text = f"{bare(self.source)}\n{parts!r}{self.prologues or ''}"
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -147,7 +149,7 @@ def _kernel(
     nest = definitions(text)[launch.nest]
     arguments = []
     for name in nest.parameters:
-        if name == "EPILOGUE":
+        if name == "EPILOGUE" or name in launch.prologues:
             continue
         argument = launch.arguments[name]
         if isinstance(argument, tuple):
@@ -163,16 +165,22 @@ def _kernel(
         else:
             raise TypeError(f"{launch.nest}: {name} is no tl.constexpr but gets {argument!r}")
     given = tuple(arguments)
-    if "EPILOGUE" not in nest.parameters:
-        source = cut_out(text, launch.nest)
-        # kernels of several launches have next to nothing that is told them apart by
-        title = f"of {network}" if launch.inner else ""
-        return Kernel(source, launch.nest, given, None, launch.warps, launch.stages, title)
-    filler = launch.epilogue or NO_EPILOGUE
+    fillers = dict(launch.prologues)
+    if "EPILOGUE" in nest.parameters:
+        fillers["EPILOGUE"] = launch.epilogue or NO_EPILOGUE
+    source = cut_out(text, launch.nest, *fillers.values())
     # networks number their epilogues: equal bodies shall be equal kernels
-    source = cut_out(text, launch.nest, filler).replace(f"def {filler}(", "def epilogue(")
-    title = (launch.epilogue or "").partition("_epilogue")[0]
-    return Kernel(source, launch.nest, given, "epilogue", launch.warps, launch.stages, title)
+    names = {function: hole.lower() for hole, function in fillers.items()}
+    for function, name in names.items():
+        source = source.replace(f"def {function}(", f"def {name}(")
+    titles = (re.sub(r"_(pro|epi)logue.*", "", function) for function in launch.holes.values())
+    prologues = tuple((hole, names[launch.prologues[hole]]) for hole in launch.prologues)
+    epilogue = names.get(fillers.get("EPILOGUE", ""))
+    # kernels of several launches have next to nothing that is told them apart by
+    title = f"of {network}" if launch.inner else " ".join(titles)
+    return Kernel(
+        source, launch.nest, given, epilogue, launch.warps, launch.stages, title, prologues
+    )
 
 
 def _pointer(value: Value, masters: set[Value], dtype: str) -> str:
@@ -185,6 +193,7 @@ def _pointer(value: Value, masters: set[Value], dtype: str) -> str:
         DType.INT8: "i8",
         DType.INT32: "i32",
         DType.INT64: "i64",
+        DType.BIT: "u8",
     }
     return f"*{names[value.type.dtype]}"
 

@@ -7,6 +7,7 @@ nests as functions (`at_place`) instead. Tensors are allocated outside.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from convdsl.codegen.at_place import at_place, name_at
 from convdsl.codegen.copy_source import definition
@@ -66,7 +67,14 @@ class OneKernel(FunctionBody):
         self.names.setdefault(value, value.name)
         self.made.append(value)
 
-    def schedule(self, schedule: Schedule, comment: str, made: Epilogue | None = None) -> None:
+    def schedule(
+        self,
+        schedule: Schedule,
+        comment: str,
+        made: Epilogue | None = None,
+        prologues: Mapping[Value, Epilogue] = MappingProxyType({}),
+    ) -> None:
+        """Scratch and launches. There are no prologues."""
         for value in schedule.scratch:
             self.needed.add(value)
             self.allocate(value)
@@ -137,7 +145,7 @@ class OneKernel(FunctionBody):
             max(launch.stages for launch in inner),
             "",
             {},
-            inner,
+            inner=inner,
         )
 
 

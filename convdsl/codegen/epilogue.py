@@ -1,4 +1,4 @@
-"""The epilogue function of a group: its pointwise steps as Triton text.
+"""The epilogue and prologue functions of a group: its pointwise steps as Triton text.
 
     conv -> relu  =>  after_relu = tl.where(acc <= 0.0, 0.0, acc)
 
@@ -6,6 +6,7 @@ and what the tile, a band of rows, has for the group's reductions. Groups of equ
 text, so that one compiled kernel serves them all.
 """
 
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from convdsl.codegen.writer import Writer
@@ -14,15 +15,20 @@ from convdsl.ir.graph import Node, Value
 from convdsl.ir.group import Group
 from convdsl.ir.launch import Band, Nest
 from convdsl.ir.reduction import RowReduction, bands_of
+from convdsl.ir.types import DType
 from convdsl.ops._pointwise import Recomputed
 
 
 @dataclass(frozen=True, slots=True)
 class Epilogue:
-    """Body for ``(acc, offsets, column, mask, aux, seed)`` and the tensors ``aux`` holds."""
+    """Body for ``(acc, offsets, column, mask, aux, seed)`` and the tensors ``aux`` holds.
+
+    title: the name of the function. tile: what ``acc`` is of.
+    """
 
     title: str
     body: str
+    tile: Value
     aux: tuple[Value, ...]
     helpers: tuple[Nest, ...]
 
@@ -31,17 +37,16 @@ def epilogue(group: Group) -> Epilogue | None:
     """None when the anchor's tile is stored as it is."""
     steps = group.steps
     stores = [v for v in group.stored if v in _chain(group)]
-    if not steps and not stores and not group.reductions:
+    if not steps and not stores and not group.bits and not group.reductions:
         return None
     pointwise = group.anchor in steps
     first = tile_of(group.anchor) if pointwise else group.anchor.output
     body = _Body(first)
-    if first in stores and not pointwise:
-        body.store(first)
+    if not pointwise:
+        body.keep(first, stores, group.bits)
     for node in steps:
         body.step(node)
-        if node.output in stores:
-            body.store(node.output)
+        body.keep(node.output, stores, group.bits)
     result = steps[-1].output if steps else first
     name = body.names[result]
     if group.reductions:
@@ -51,10 +56,21 @@ def epilogue(group: Group) -> Epilogue | None:
         for node in group.reductions:
             body.reduce(node, band)
     body.text.line(f"return {name}")
-    parts = (*steps, *group.reductions)
+    parts = (*steps, *group.bits, *group.reductions)
     helpers = tuple(helper for node in parts for helper in node.op.helpers)
     title = "_".join(part.op.title for part in parts) or "store"
-    return Epilogue(title, body.text.text, tuple(body.aux), helpers)
+    return Epilogue(f"{title}_epilogue", body.text.text, first, tuple(body.aux), helpers)
+
+
+def prologue(chain: Sequence[Node]) -> Epilogue:
+    """The same for a chain that makes an operand of the anchor: it gets the tile as loaded."""
+    body = _Body(tile_of(chain[0]))
+    for node in chain:
+        body.step(node)
+    body.text.line(f"return {body.names[chain[-1].output]}")
+    helpers = tuple(helper for node in chain for helper in node.op.helpers)
+    title = "_".join(node.op.title for node in chain)
+    return Epilogue(f"{title}_prologue", body.text.text, body.tile, tuple(body.aux), helpers)
 
 
 class _Body:
@@ -79,13 +95,23 @@ class _Body:
             assert place is not None, f"{value.name} does not spread over the tile"
             masked = ", mask=mask, other=0.0" if "offsets" in place else ""
             slot = self.slot(value)
-            self.text.line(f"{name} = tl.load({slot} + {place}{masked}).to(tl.float32)")
+            if value.type.dtype is DType.BIT:
+                self.text.line(f"{name} = load_bits({slot}, {place}, mask)")
+            else:
+                self.text.line(f"{name} = tl.load({slot} + {place}{masked}).to(tl.float32)")
         return self.names[value]
 
-    def store(self, value: Value) -> None:
+    def keep(self, value: Value, stores: Collection[Value], bits: Iterable[Node]) -> None:
+        """Store what is wanted of a value beside the kernel's own result: itself, bits of it."""
         name = self.names[value]
-        slot = self.slot(value)
-        self.text.line(f"tl.store({slot} + offsets, {name}.to({slot}.dtype.element_ty), mask=mask)")
+        if value in stores:
+            slot = self.slot(value)
+            number = f"{name}.to({slot}.dtype.element_ty)"
+            self.text.line(f"tl.store({slot} + offsets, {number}, mask=mask)")
+        for node in bits:
+            if node.inputs == (value,):
+                condition = node.op.expression(name)
+                self.text.line(f"store_bits({self.slot(node.output)}, {condition}, offsets, mask)")
 
     def step(self, node: Node) -> None:
         """``after_relu = ...``"""

@@ -7,7 +7,7 @@ from convdsl.ir.graph import Graph, Node, Role
 from convdsl.ir.group import members
 from convdsl.ir.head import Labels
 from convdsl.ir.op import Layer
-from convdsl.ir.types import TensorType
+from convdsl.ir.types import DType, TensorType
 
 
 def class_name(graph: Graph) -> str:
@@ -154,6 +154,8 @@ def _tuple(values: tuple[float, ...]) -> str:
 def storage_shape(kind: TensorType) -> str:
     """The Python tuple of a tensor in memory: ``(n, 28, 28, 6)`` for 6@28x28, channels last."""
     sizes = [str(s) for s in kind.shape]
+    if kind.dtype is DType.BIT:
+        sizes[0] = str(kind.channels // 8)
     if kind.batched:
         sizes = ["n", *sizes[1:], sizes[0]] if sizes else ["n"]
     return f"({', '.join(sizes)},)" if len(sizes) == 1 else f"({', '.join(sizes)})"

@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 
 from convdsl.codegen.copy_source import Copier, definition, kernel_names
-from convdsl.codegen.epilogue import Epilogue, epilogue
+from convdsl.codegen.epilogue import Epilogue, epilogue, prologue
 from convdsl.codegen.header import class_name, storage_shape, where
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Graph, Node, Value
@@ -48,8 +49,8 @@ class Part(Enum):
 class EmittedLaunch:
     """One launch as written: arguments by name (``aux`` a tuple of values), EPILOGUE by name.
 
-    touched: as in `Launch`. inner: what a kernel of several launches does, each launch as if it
-    were one by itself; see `convdsl.codegen.at_once`.
+    prologues: by the hole, ``X_PROLOGUE``. touched: as in `Launch`. inner: what a kernel of several
+    launches does, each launch as if it were one by itself; see `convdsl.codegen.at_once`.
     """
 
     part: Part
@@ -60,7 +61,13 @@ class EmittedLaunch:
     stages: int
     comment: str
     touched: Mapping[Value, str]
+    prologues: Mapping[str, str] = field(default_factory=dict)
     inner: tuple["EmittedLaunch", ...] = ()
+
+    @property
+    def holes(self) -> dict[str, str]:
+        """The functions that fill the nest's holes, those that are empty left out."""
+        return {**self.prologues, **({"EPILOGUE": self.epilogue} if self.epilogue else {})}
 
 
 @dataclass
@@ -78,7 +85,7 @@ class Kernels:
         """The name of an epilogue function with this body; equal bodies share one."""
         for helper in made.helpers:
             self.copier.add(f"kernels.{helper.module}", helper.function)
-        base = name = f"{made.title}_epilogue"
+        base = name = made.title
         number = 1
         while self.epilogues.get(name, made.body) != made.body:
             number += 1
@@ -114,7 +121,9 @@ def local_names(graph: Graph) -> dict[Value, str]:
     for value in values:
         name = value.name
         while (
-            name in hidden or name.endswith("_epilogue") or (name != value.name and name in taken)
+            name in hidden
+            or name.endswith(("_epilogue", "_prologue"))
+            or (name != value.name and name in taken)
         ):
             name += "_"
         names[value] = name
@@ -172,8 +181,9 @@ class FunctionBody:
         for value in dict.fromkeys((*stored, group.result)):
             if value not in in_place:
                 self.allocate(value)
-        tail = Tail(group.result, alone=self.alone)
-        self.schedule(group.schedule(node, tail), comment, self.epilogue(group))
+        prologues = {chain[-1].output: prologue(chain) for chain in group.prologues}
+        schedule = group.schedule(node, Tail(group.result, alone=self.alone))
+        self.schedule(schedule, comment, self.epilogue(group), prologues)
 
     def epilogue(self, group: Group) -> Epilogue | None:
         return epilogue(group)
@@ -182,18 +192,30 @@ class FunctionBody:
         """``name = new((n, 28, 28, 6))``."""
         self.out.assign(self.names[value], new_tensor(value.type, storage_shape(value.type)))
 
-    def schedule(self, schedule: Schedule, comment: str, made: Epilogue | None = None) -> None:
-        """Scratch, launches, scratch freed."""
+    def schedule(
+        self,
+        schedule: Schedule,
+        comment: str,
+        made: Epilogue | None = None,
+        prologues: Mapping[Value, Epilogue] = MappingProxyType({}),
+    ) -> None:
+        """Scratch, launches, scratch freed. prologues: by the operands that they make."""
         for value in schedule.scratch:
             self.needed.add(value)
             self.names.setdefault(value, value.name)
             self.allocate(value)
         for launch in schedule.launches:
-            self.launch(launch, comment, made)
+            self.launch(launch, comment, made, prologues)
         if schedule.scratch:
             self.out.delete([self.names[v] for v in schedule.scratch])
 
-    def launch(self, launch: Launch, comment: str, made: Epilogue | None) -> None:
+    def launch(
+        self,
+        launch: Launch,
+        comment: str,
+        made: Epilogue | None,
+        prologues: Mapping[Value, Epilogue] = MappingProxyType({}),
+    ) -> None:
         """One ``nest[grid](...)`` statement."""
         module, function = f"kernels.{launch.nest.module}", launch.nest.function
         self.copy(module, function)
@@ -204,23 +226,41 @@ class FunctionBody:
             name, aux = self.kernels.epilogue(made, comment), made.aux
         elif has_hole:
             self.kernels.copier.add("kernels.pointwise", "keep")
+        before = {
+            parameter.removesuffix("_ptr"): prologues[argument]
+            for parameter, argument in launch.arguments.items()
+            if isinstance(argument, Value) and argument in prologues
+        }
+        bodies = [made.body if made else "", *(given.body for given in before.values())]
         texts = []
         record: dict[str, Argument | tuple[Value, ...]] = {}
+        fillers: dict[str, str] = {}
         for parameter in definition(module, function).arguments:
+            operand, _, hole = parameter.rpartition("_")
+            given = before.get(operand.lower())
             if parameter == "aux":
                 record["aux"] = aux
-                inner = ", ".join(self.names[v] for v in aux)
-                text = f"({inner},)" if len(aux) == 1 else f"({inner})"
+                text = self._tuple(aux)
+            elif hole == "aux":
+                record[parameter] = given.aux if given else ()
+                text = self._tuple(given.aux if given else ())
+            elif hole == "PROLOGUE":
+                if given:
+                    text = fillers[parameter] = self.kernels.epilogue(given, comment)
+                else:
+                    record[parameter], text = None, "None"
             elif parameter == "seed":
                 # a number nobody reads: it is not specialised, so any will do
-                random = made is not None and re.search(r"\bseed\b", made.body)
+                random = any(re.search(r"\bseed\b", body) for body in bodies)
                 record["seed"] = SEED if random else Size("seed")
                 text = "seed" if random else "0"
             elif parameter == "EPILOGUE":
                 text = name or "keep"
             else:
                 argument = launch.arguments[parameter]
-                if isinstance(argument, Value) and argument not in self.needed:
+                if hole == "ptr" and given:
+                    argument = given.tile
+                elif isinstance(argument, Value) and argument not in self.needed:
                     argument = None
                 record[parameter] = argument
                 text = self._text(argument)
@@ -234,6 +274,7 @@ class FunctionBody:
             launch.stages,
             comment,
             launch.touched,
+            fillers,
         )
         self.write(launch, emitted, texts)
 
@@ -248,6 +289,10 @@ class FunctionBody:
         self.out.call(f"{emitted.nest}[({grid})](", texts)
         self.kernels.launches.append(emitted)
 
+    def _tuple(self, values: Sequence[Value]) -> str:
+        inner = ", ".join(self.names[v] for v in values)
+        return f"({inner},)" if len(values) == 1 else f"({inner})"
+
     def _text(self, argument: Argument) -> str:
         if isinstance(argument, Value):
             return self.names[argument]
@@ -258,7 +303,8 @@ class FunctionBody:
 
 def new_tensor(kind: TensorType, shape: str) -> str:
     """``new((n, 28, 28, 6))``; the dtype only where it is not the computing one."""
-    dtype = "" if kind.dtype is DType.COMPUTE else f", dtype=torch.{kind.dtype.value}"
+    stored = {DType.BIT: "uint8"}.get(kind.dtype, kind.dtype.value)
+    dtype = "" if kind.dtype is DType.COMPUTE else f", dtype=torch.{stored}"
     return f"new({shape}{dtype})"
 
 

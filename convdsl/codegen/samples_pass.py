@@ -64,10 +64,11 @@ class SamplesPass(OneKernel):
             if value not in self.shares:
                 kind = value.type.dtype
                 self.starts[value] = start = sizes.get(kind, 0)
-                sizes[kind] = start + -(-value.type.elements // ALIGNMENT) * ALIGNMENT
+                sizes[kind] = start + -(-value.type.stored // ALIGNMENT) * ALIGNMENT
         for kind, size in sizes.items():
             name = "kept" if kind is DType.COMPUTE else f"kept_{kind.value}"
-            self.memories[kind] = Value(name, TensorType((size,), kind))
+            channels = size * 8 if kind is DType.BIT else size
+            self.memories[kind] = Value(name, TensorType((channels,), kind))
             self.names[self.memories[kind]] = name
 
     def memory(self, value: Value) -> Value:
@@ -88,7 +89,7 @@ class SamplesPass(OneKernel):
             return start
         if value in self.shares:
             return f"{start} + program"
-        elements = value.type.elements
+        elements = value.type.stored
         place = "first" if elements == 1 else f"first * {elements}"
         before = self.starts.get(value, 0)
         return f"{start} + (total * {before} + {place})" if before else f"{start} + {place}"

@@ -112,7 +112,7 @@ class _Count:
         self, graph: Graph, functions: Mapping[str, ast.FunctionDef], compute: int
     ) -> None:
         self.functions, self.compute = functions, compute
-        self.known: dict[tuple[str, str | None], Accesses] = {}
+        self.known: dict[tuple[str, tuple[tuple[str, str], ...]], Accesses] = {}
         self.sizes = {
             p.value: MASTER_BYTES if len(p.value.type.shape) <= 1 else compute
             for p in graph.parameters
@@ -132,10 +132,9 @@ class _Count:
         return self._bytes(read, batch), self._bytes(written, batch)
 
     def _accesses(self, launch: EmittedLaunch, function: str) -> Accesses:
-        key = function, launch.epilogue
+        key = function, tuple(launch.holes.items())
         if key not in self.known:
-            holes = {"EPILOGUE": launch.epilogue} if launch.epilogue else {}
-            self.known[key] = accesses(self.functions, function, holes)
+            self.known[key] = accesses(self.functions, function, launch.holes)
         return self.known[key]
 
     def _elements(
@@ -150,8 +149,9 @@ class _Count:
         """Launches of one node share a tensor out; what several nodes read is read once."""
         total = 0
         for value, by_node in elements.items():
-            size = self.sizes.get(value, value.type.dtype.bytes(self.compute))
-            total += size * min(max(by_node.values()), _whole(value, batch))
+            count = min(max(by_node.values()), _whole(value, batch))
+            size = value.type.dtype.bytes(count, self.compute)
+            total += count * self.sizes[value] if value in self.sizes else size
         return total
 
 

@@ -161,7 +161,8 @@ def _backward(
     gradients = dict(graph.gradients)
     body = FunctionBody(out, kernels, names, needed)
     always = graph.toward_parameters
-    optional = [n for n in graph.backward if n not in always]
+    taken = {id(node) for node in always}
+    optional = [node for node in graph.backward if id(node) not in taken]
     late = {v for node in optional for v in node.inputs}
     body.nodes(always, graph.results() | late)
     if optional:

@@ -1,14 +1,15 @@
 """A group: the nodes that become one kernel, as a node of its own.
 
 The first inner node is the anchor, whose loop nest the kernel is; the others are pointwise nodes
-worked out in its epilogue, and at most one max pooling at the end. Reductions over the rows of the
-result may begin there too; launches of their own finish them. Passes build groups, code generation
+worked out in its epilogue, and at most one max pooling at the end. Conditions on values in between
+are kept as bits. Reductions over the rows of the result may begin there too; launches of their own
+finish them. Passes build groups, code generation
 writes their text; neither does the other's work.
 """
 
 from dataclasses import dataclass, replace
 
-from convdsl.ir.graph import Node, Value
+from convdsl.ir.graph import Node, Origin, Value
 from convdsl.ir.launch import Band, Schedule, Tail
 from convdsl.ir.op import Op
 from convdsl.ir.reduction import RowReduction, bands_of
@@ -17,15 +18,18 @@ from convdsl.ir.types import TensorType
 
 @dataclass(frozen=True)
 class Group(Op):
-    """Inner nodes in order, and reductions of the last one's output.
+    """Inner nodes in order, bits of what they make, and reductions of the last one's output.
 
-    The group's node lists as outputs the values of ``nodes`` that are ``stored``, and all of the
-    reductions'.
+    Each of the ``prologues`` is a chain of pointwise nodes that makes an input of the anchor as its
+    kernel loads it. The group's node lists as outputs the values of ``nodes`` that are ``stored``,
+    and all of bits and reductions.
     """
 
     nodes: tuple[Node, ...]
     stored: tuple[Value, ...]
+    bits: tuple[Node, ...] = ()
     reductions: tuple[Node, ...] = ()
+    prologues: tuple[tuple[Node, ...], ...] = ()
 
     @property
     def anchor(self) -> Node:
@@ -33,7 +37,21 @@ class Group(Op):
 
     @property
     def title(self) -> str:
-        return "_".join(node.op.title for node in (*self.nodes, *self.reductions))
+        before = (node for chain in self.prologues for node in chain)
+        return "_".join(node.op.title for node in (*before, *self.nodes, *self.reductions))
+
+    @property
+    def members(self) -> tuple[Node, ...]:
+        """All inner nodes, in an order in which they can be run."""
+        before = (node for chain in self.prologues for node in chain)
+        return (*before, *self.nodes, *self.bits, *self.reductions)
+
+    def as_node(self, origin: Origin) -> Node:
+        """The node of the group: its inner nodes' operands from outside, and its outputs."""
+        made = {value for node in self.members for value in node.outputs}
+        inputs = dict.fromkeys(v for node in self.members for v in node.inputs if v not in made)
+        parameters = dict.fromkeys(v for node in self.members for v in node.parameters)
+        return Node(self, tuple(inputs), tuple(parameters), self.outputs, origin)
 
     @property
     def pool(self) -> Node | None:
@@ -55,7 +73,8 @@ class Group(Op):
     @property
     def outputs(self) -> tuple[Value, ...]:
         """The outputs of the group's node."""
-        return (*self.stored, *(value for node in self.reductions for value in node.outputs))
+        beside = (*self.bits, *self.reductions)
+        return (*self.stored, *(value for node in beside for value in node.outputs))
 
     @property
     def band(self) -> Band | None:
@@ -87,16 +106,17 @@ class Group(Op):
 
     def _of_anchor(self, alone: bool = False) -> Schedule:
         """The anchor's launches, with the pooling, if any, handed to its kernel."""
+        made = frozenset(chain[-1].output for chain in self.prologues)
         if self.pool is None:
-            return self.anchor.op.schedule(self.anchor, Tail(self.result, alone=alone))
+            return self.anchor.op.schedule(self.anchor, Tail(self.result, made=made, alone=alone))
         index = self.pool.outputs[1] if self.pool.outputs[1] in self.stored else None
         pool = self.pool.op.pool_window
-        return self.anchor.op.schedule(self.anchor, Tail(self.result, pool, index, alone))
+        return self.anchor.op.schedule(self.anchor, Tail(self.result, pool, index, alone=alone))
 
 
 def members(node: Node) -> tuple[Node, ...]:
     """The inner nodes of a group; any other node by itself."""
-    return node.op.nodes + node.op.reductions if isinstance(node.op, Group) else (node,)
+    return node.op.members if isinstance(node.op, Group) else (node,)
 
 
 def updated(node: Node) -> dict[Value, Value]:

@@ -72,8 +72,9 @@ class Band:
 class Launch:
     """One kernel launch.
 
-    arguments: by the nest's parameter names; ``aux``, ``seed`` and ``EPILOGUE`` are left out,
-        code generation fills them when the nest has them.
+    arguments: by the nest's parameter names; ``aux``, ``seed`` and ``EPILOGUE`` are left out, and
+        ``x_aux`` and ``X_PROLOGUE`` for an operand ``x_ptr``: code generation fills them when the
+        nest has them.
     grid: up to three Python expressions of ``n``; ``triton.cdiv`` may be used.
     band: None when the tiles that EPILOGUE gets are no bands of rows, or short ones.
     touched: of tensors that are not read or written whole, how many elements are: expressions of
@@ -94,13 +95,15 @@ class Tail:
     """What a fused group asks of its anchor beyond the epilogue's text.
 
     output: the value the anchor's kernel stores. pool: window of a max pooling done on the tile
-    before the store, with ``index`` receiving the winner's place (None: nobody needs it). alone:
+    before the store, with ``index`` receiving the winner's place (None: nobody needs it). made:
+    inputs that lie nowhere in memory, but are made by a PROLOGUE as the kernel loads them. alone:
     one program does all of the launch by itself, for a few samples.
     """
 
     output: Value
     pool: tuple[int, int] | None = None
     index: Value | None = None
+    made: frozenset[Value] = frozenset()
     alone: bool = False
 
 

@@ -163,6 +163,10 @@ class Op(ABC):
         """Samples a batch must have, in training, for the op to be defined."""
         return 1
 
+    def prologue_places(self, *inputs: TensorType) -> tuple[int, ...]:
+        """Places of the inputs that a kernel of its own can make as it loads them (`Tail.made`)."""
+        return ()
+
     @property
     def pool_window(self) -> tuple[int, int] | None:
         """Window of a max pooling whose windows neither overlap nor leave the map, else None."""

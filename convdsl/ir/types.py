@@ -18,10 +18,14 @@ class DType(Enum):
     INT8 = "int8"
     INT32 = "int32"
     INT64 = "int64"
+    BIT = "bit"  # eight channels a byte; the channels are a multiple of eight
 
-    def bytes(self, compute: int) -> int:
-        """Size of one element, given the size of a COMPUTE element."""
-        return {"compute": compute, "float32": 4, "int8": 1, "int32": 4, "int64": 8}[self.value]
+    def bytes(self, count: int, compute: int) -> int:
+        """Size of ``count`` elements, given the size of a COMPUTE element."""
+        if self is DType.BIT:
+            return count // 8
+        sizes = {"compute": compute, "float32": 4, "int8": 1, "int32": 4, "int64": 8}
+        return count * sizes[self.value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,11 @@ class TensorType:
     def elements(self) -> int:
         """Elements of one sample (or of the whole tensor when not batched)."""
         return prod(self.shape)
+
+    @property
+    def stored(self) -> int:
+        """`elements` as a pointer counts them: the bytes of bits."""
+        return self.elements // 8 if self.dtype is DType.BIT else self.elements
 
     @property
     def pixels(self) -> int:

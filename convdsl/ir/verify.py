@@ -1,7 +1,7 @@
 """What must hold of every graph; run after lowering and after every pass."""
 
 from convdsl.ir.graph import Graph, Node, Value
-from convdsl.ir.group import Group
+from convdsl.ir.group import Group, members
 
 
 class GraphError(AssertionError):
@@ -59,7 +59,7 @@ def verify(graph: Graph, after: str) -> None:
 
 def _verify_group(node: Node, group: Group) -> None:
     inner = set(node.operands)
-    for member in (*group.nodes, *group.reductions):
+    for member in members(node):
         missing = [v.name for v in member.operands if v not in inner]
         if missing:
             raise GraphError(f"group {group.title} does not list its operands {missing}")

@@ -15,6 +15,7 @@ def depthwise_forward(
     w_ptr,
     bias_ptr,
     y_ptr,
+    x_aux,
     aux,
     seed,
     rows,
@@ -32,6 +33,7 @@ def depthwise_forward(
     DILATION_H: tl.constexpr,
     DILATION_W: tl.constexpr,
     MULTIPLIER: tl.constexpr,
+    X_PROLOGUE: tl.constexpr,
     EPILOGUE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
@@ -40,7 +42,8 @@ def depthwise_forward(
     r*DILATION_H, q*STRIDE_W - PAD_W + s*DILATION_W, k // MULTIPLIER]), x zero outside its map.
 
     x (N,H,W,K/MULTIPLIER), w (R,S,K), bias (K) or None, y (N,P,Q,K). ``rows`` = N*P*Q < 2**31. A
-    program makes ROWS pixels by COLS channels.
+    program makes ROWS pixels by COLS channels. x stands for X_PROLOGUE(x), inside its map, if that
+    is not None (see `convdsl.kernels.rows_product`).
     """
     C: tl.constexpr = K // MULTIPLIER
     TILES: tl.constexpr = (K + COLS - 1) // COLS
@@ -61,11 +64,14 @@ def depthwise_forward(
         for s in tl.static_range(S):
             w = q * STRIDE_W - PAD_W + s * DILATION_W
             pixel_mask = h_mask & (w >= 0) & (w < W)
-            x = tl.load(
-                x_rows[:, None] + ((h * W + w) * C)[:, None] + (k // MULTIPLIER)[None, :],
-                mask=pixel_mask[:, None] & k_mask[None, :],
-                other=0.0,
-            )
+            c = (k // MULTIPLIER)[None, :]
+            x_mask = pixel_mask[:, None] & k_mask[None, :]
+            inner = ((h * W + w) * C)[:, None] + c
+            x = tl.load(x_rows[:, None] + inner, mask=x_mask, other=0.0)
+            if X_PROLOGUE is not None:
+                offsets = (image * (H * W * C))[:, None] + inner
+                made = X_PROLOGUE(x.to(tl.float32), offsets, c, x_mask, x_aux, seed)
+                x = tl.where(x_mask, made, 0.0)
             weight = tl.load(w_ptr + (r * S + s) * K + k, mask=k_mask, other=0.0)
             acc += x.to(tl.float32) * weight.to(tl.float32)[None, :]
 
@@ -151,11 +157,13 @@ def depthwise_grad_input(
     tl.store(dx_ptr + offsets, acc.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def depthwise_grad_weight(
     x_ptr,
     dy_ptr,
     partial_ptr,
+    x_aux,
+    seed,
     rows,
     H: tl.constexpr,
     W: tl.constexpr,
@@ -171,6 +179,7 @@ def depthwise_grad_weight(
     DILATION_H: tl.constexpr,
     DILATION_W: tl.constexpr,
     MULTIPLIER: tl.constexpr,
+    X_PROLOGUE: tl.constexpr,
     BIAS: tl.constexpr,
     SPLIT: tl.constexpr,
     TAPS: tl.constexpr,
@@ -183,7 +192,8 @@ def depthwise_grad_weight(
     x (N,H,W,K/MULTIPLIER), dy (N,P,Q,K). The ``rows`` = N*P*Q pixels (< 2**31) are cut into SPLIT
     stretches, grid axis 1; stretch i writes its share to partial[i], fp32, holding dw as (K,R,S)
     followed by db (K). An empty stretch writes zeros. A program makes TAPS taps of COLS channels,
-    ROWS pixels at a time, which are summed at the end; the bias is one tap more, whose x is 1.
+    ROWS pixels at a time, which are summed at the end; the bias is one tap more, whose x is 1. x
+    stands for X_PROLOGUE(x) as in the forward nest.
     """
     C: tl.constexpr = K // MULTIPLIER
     SUMS: tl.constexpr = R * S + (1 if BIAS else 0)
@@ -209,9 +219,12 @@ def depthwise_grad_weight(
         w = row % Q * STRIDE_W + w_tap
         inside = (tap < R * S) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
         image = (row // (P * Q)).to(tl.int64) * (H * W * C)
-        x = tl.load(
-            x_ptr + image + ((h * W + w) * C + k // MULTIPLIER), mask=mask & inside, other=0.0
-        ).to(tl.float32)
+        inner = (h * W + w) * C + k // MULTIPLIER
+        x = tl.load(x_ptr + image + inner, mask=mask & inside, other=0.0).to(tl.float32)
+        if X_PROLOGUE is not None:
+            c = k // MULTIPLIER
+            made = X_PROLOGUE(x, image + inner, c, mask & inside, x_aux, seed)
+            x = tl.where(mask & inside, made, 0.0)
         if BIAS:
             x = tl.where(tap == R * S, 1.0, x)
         acc += dy * x

@@ -7,6 +7,7 @@ from convdsl.ir.launch import Schedule, Tail
 from convdsl.ir.op import Op
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops import _conv_launches as launches
+from convdsl.ops import _rows_products as rows_products
 from convdsl.ops._convolution import Geometry, torch_options, torch_padded, torch_padding
 
 
@@ -42,8 +43,13 @@ class ConvGradInput(Op):
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         dy, weight = node.operands
+        if tail.made:
+            return Schedule((rows_products.grad_input(self.geometry, dy, weight, tail.output),))
         made = launches.grad_input(self.geometry, dy, weight, None, tail.output, tail.alone)
         return Schedule((made,))
+
+    def prologue_places(self, *inputs: TensorType) -> tuple[int, ...]:
+        return (0,) if self.geometry.is_product else ()
 
 
 @dataclass(frozen=True)
@@ -72,4 +78,8 @@ class ConvGradWeight(Op):
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         (x, dy), (dw, *db) = node.inputs, node.outputs
-        return launches.grad_weight(self.geometry, x, dy, dw, db[0] if db else None)
+        grad_weight = rows_products.grad_weight if tail.made else launches.grad_weight
+        return grad_weight(self.geometry, x, dy, dw, db[0] if db else None)
+
+    def prologue_places(self, *inputs: TensorType) -> tuple[int, ...]:
+        return (0, 1) if self.geometry.is_product else ()

@@ -54,7 +54,7 @@ def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tai
         (f"triton.cdiv(n * {pixels}, {tile.m}) * {tiles}",),
         tile.warps,
         tile.stages,
-        None if tail.pool else _band(geometry.groups, columns, tile, tiles, pixels),
+        None if tail.pool else band_of(geometry.groups, columns, tile, tiles, pixels),
         geometry.touched_of_x(x, outputs[-len(geometry.y.spatial) :]),
     )
 
@@ -93,12 +93,12 @@ def grad_input(
         (f"triton.cdiv(n * {pixels}, {tile.m}) * {tiles}", str(stride_h * stride_w)),
         4 if (tile.m, tile.n) == (64, 64) else tile.warps,  # what ptxas spills decides
         tile.stages,
-        _band(geometry.groups, columns, tile, tiles, pixels, stride_h * stride_w),
+        band_of(geometry.groups, columns, tile, tiles, pixels, stride_h * stride_w),
         geometry.touched_of_y(dy),
     )
 
 
-def _band(
+def band_of(
     groups: int, columns: int, tile: Tile, tiles: int, pixels: int, phases: int = 1
 ) -> Band | None:
     """The rows of a program's tile, if its columns leave neither its group nor the tensor."""
@@ -110,14 +110,20 @@ def _band(
     return Band(tile.m, index, pixels, phases)
 
 
+def shares_of(geometry: Geometry, dw: Value, db: Value | None, tiles: int) -> Value:
+    """What stretches of pixels add to the gradients, where one stretch has so many programs."""
+    split = splits(tiles, TYPICAL_BATCH * geometry.pixels)
+    size = dw.type.elements + (db.type.elements if db is not None else 0)
+    return Value(f"{dw.name}_partial", TensorType((split, size), DType.FLOAT32, False))
+
+
 def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | None) -> Schedule:
     """dw in torch's layout, and db unless None: shares over stretches of pixels, then their sum."""
     filters, taps, channels = geometry.weight[0], geometry.taps, geometry.group_channels
     tile = weight_gradient_tile(geometry.group_filters, taps * channels)
     tiles = -(-geometry.group_filters // tile.m) * -(-taps * channels // tile.n) * geometry.groups
-    split = splits(tiles, TYPICAL_BATCH * geometry.pixels)
-    size = filters * taps * channels + (filters if db is not None else 0)
-    partial = Value(f"{dw.name}_partial", TensorType((split, size), DType.FLOAT32, False))
+    partial = shares_of(geometry, dw, db, tiles)
+    split = partial.type.shape[0]
     shares = Launch(
         Nest("conv_grad_weight", "conv_grad_weight"),
         {

@@ -12,6 +12,7 @@ from convdsl.ir.launch import Schedule, Tail
 from convdsl.ir.op import Op, ParameterSpec, Window
 from convdsl.ir.types import TensorType
 from convdsl.ops import _conv_launches as launches
+from convdsl.ops import _rows_products as rows_products
 from convdsl.ops._conv_gradients import ConvGradInput, ConvGradWeight
 from convdsl.ops._convolution import Geometry, torch_options, torch_padded
 from convdsl.ops._weights import Weighted
@@ -113,9 +114,12 @@ class Convolution(Weighted):
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         x, (weight, *bias) = node.inputs[0], node.parameters
-        geometry = self.geometry(x.type)
-        launch = launches.forward(geometry, x, weight, bias[0] if bias else None, tail)
+        forward = rows_products.forward if tail.made else launches.forward
+        launch = forward(self.geometry(x.type), x, weight, bias[0] if bias else None, tail)
         return Schedule((launch,))
+
+    def prologue_places(self, *inputs: TensorType) -> tuple[int, ...]:
+        return (0,) if self.geometry(inputs[0]).is_product else ()
 
     def gradients(self, geometry: Geometry, bias: bool) -> tuple[Op, Op]:
         """The ops that give (dx) of (dy, weight) and (dw[, db]) of (x, dy)."""

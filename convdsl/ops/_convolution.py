@@ -44,6 +44,12 @@ class Geometry:
         return prod(self.weight[2:])
 
     @property
+    def is_product(self) -> bool:
+        """One tap meets every pixel by itself: rows of channels times a matrix."""
+        steps = (*self.window.stride, *self.weight[2:])
+        return self.groups == 1 and set(steps) == {1} and self.x.spatial == self.y.spatial
+
+    @property
     def channels_last(self) -> tuple[int, ...]:
         """The weight's axes in the order the matrix-product nests store them: (K, *F, C)."""
         return (0, *range(2, len(self.weight)), 1)

@@ -75,6 +75,9 @@ class DepthwiseGradInput(ConvGradInput):
         )
         return Schedule((made,))
 
+    def prologue_places(self, *inputs: TensorType) -> tuple[int, ...]:
+        return ()
+
 
 @dataclass(frozen=True)
 class DepthwiseGradWeight(ConvGradWeight):
@@ -118,6 +121,9 @@ class DepthwiseGradWeight(ConvGradWeight):
         width = REDUCE_ELEMENTS // split
         total = total_of(partial, dw, db[0] if db else None, (filters, 1, taps), min(width, 64))
         return Schedule((shares, total), (partial,))
+
+    def prologue_places(self, *inputs: TensorType) -> tuple[int, ...]:
+        return (0,)
 
     def _splits(self, tiles: int) -> int:
         """Stretches to cut the pixels into: a power of two, so that they are added as one tree."""

@@ -18,14 +18,15 @@ from convdsl.ir.types import TensorType
 from convdsl.ops._rows import block_launch
 
 BLOCK = 1024
+FLAT = Nest("pointwise", "pointwise")
 
 
-def pointwise_schedule(node: Node, tail: Tail) -> Schedule:
-    """One launch of the 1-D nest; the arithmetic is in its epilogue."""
+def pointwise_schedule(node: Node, tail: Tail, nest: Nest = FLAT) -> Schedule:
+    """One launch of a 1-D nest; the arithmetic is in its epilogue."""
     elements = tail.output.type.elements
     size = f"n * {elements}" if tail.output.type.batched else f"{elements}"
     launch = Launch(
-        Nest("pointwise", "pointwise"),
+        nest,
         {
             "x_ptr": tile_of(node),
             "y_ptr": tail.output,
@@ -58,6 +59,7 @@ class Pointwise(Layer):
     forward: ClassVar[str]  # Triton, of {x} and the fields
     derivative: ClassVar[str]  # Triton, of {dy}, {x}, {y} and the fields
     torch: ClassVar[str]  # torch, of {x} and the fields
+    condition: ClassVar[str] = ""  # in the derivative, all that it asks of {y}
     gradient_helpers: ClassVar[tuple[Nest, ...]] = ()  # what the derivative calls
     torch_derivative: ClassVar[str] = ""  # torch, of {dy}, {x} and the fields; then needed
     has_epilogue = True

@@ -64,5 +64,8 @@ class DwConv(Convolution):
         touched = geometry.touched_of_x(x)
         return Schedule((launch("depthwise_forward", geometry, tensors, geometry.y, touched),))
 
+    def prologue_places(self, *inputs: TensorType) -> tuple[int, ...]:
+        return (0,)
+
     def gradients(self, geometry: Geometry, bias: bool) -> tuple[Op, Op]:
         return DepthwiseGradInput(geometry), DepthwiseGradWeight(geometry, bias)

@@ -13,6 +13,11 @@ class LeakyRelu(Pointwise):
     forward = "tl.where({x} > 0.0, {x}, {x} * {slope})"
     # x > 0 exactly where y > 0, since the slope is not negative
     derivative = "tl.where({y} > 0.0, {dy}, {dy} * {slope})"
+    condition = "{y} > 0.0"
     torch = "F.leaky_relu({x}, {slope})"
     aliases = ("LRELU",)
-    examples = (("6@5x7", "LEAKY_RELU"), ("10", "LEAKY_RELU(slope=0.2)"))
+    examples = (
+        ("6@5x7", "LEAKY_RELU"),
+        ("10", "LEAKY_RELU(slope=0.2)"),
+        ("8@3x5", "LEAKY_RELU(slope=0.2)"),
+    )

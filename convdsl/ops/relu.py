@@ -10,6 +10,7 @@ class Relu(Pointwise):
 
     forward = "tl.where({x} <= 0.0, 0.0, {x})"
     derivative = "tl.where({y} <= 0.0, 0.0, {dy})"
+    condition = "{y} <= 0.0"
     torch = "F.relu({x})"
     may_follow_pool = True
-    examples = (("6@5x7", "RELU"), ("10", "RELU"))
+    examples = (("6@5x7", "RELU"), ("10", "RELU"), ("16@3x5", "RELU"))

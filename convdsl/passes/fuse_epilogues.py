@@ -3,9 +3,9 @@
 Anchors are nodes whose kernel has an EPILOGUE hole: convolution, FC, their gradients to the
 input, pooling gradients, and pointwise nodes themselves. The chain of pointwise users is worked
 out on the tile while it is in registers, as are pointwise operands that nobody else needs; values
-others need on the way are stored from there. A max pooling whose windows neither overlap nor leave
-the map may end the group of an anchor that can pool. Reductions over the rows of what the group
-makes begin in the same kernel, where its tiles are bands of rows.
+others need on the way are stored from there, and bits of them too. A max pooling whose windows
+neither overlap nor leave the map may end the group of an anchor that can pool. Reductions over the
+rows of what the group makes begin in the same kernel, where its tiles are bands of rows.
 
 Assumes a verified graph; works on the forward and the backward part by themselves. Groups only:
 the text of an epilogue is code generation's work.
@@ -17,6 +17,7 @@ from convdsl.ir.broadcast import element_of
 from convdsl.ir.graph import Graph, Node, Value
 from convdsl.ir.group import Group
 from convdsl.ir.reduction import RowReduction
+from convdsl.ops._bits import Bits
 
 #: tiles an epilogue may read or write besides the anchor's own: bounds registers and signature
 MOST_OPERANDS = 6
@@ -42,10 +43,11 @@ def _fuse(nodes: Sequence[Node], users: dict[Value, list[Node]], results: set[Va
         if id(node) in taken or not node.op.has_epilogue:
             continue
         chain = _grow(node, place, made, taken, users, results)
+        bits = _bits(chain, users)
         reductions = _reductions(chain, users, made)
-        if len(chain) > 1 or reductions:
-            taken.update(id(member) for member in (*chain, *reductions))
-            groups[id(chain[-1])] = _group(chain, users, results, reductions)
+        if len(chain) > 1 or bits or reductions:
+            taken.update(id(member) for member in (*chain, *bits, *reductions))
+            groups[id(chain[-1])] = _group(chain, users, results, bits, reductions)
     # a group stands where its last member stood: all its operands are defined there, and
     # `_grow` took only members that no other node needs any earlier
     return [groups.get(id(n), n) for n in nodes if id(n) in groups or id(n) not in taken]
@@ -65,7 +67,9 @@ def _grow(
     needed_from = min((place[id(r)] for r in readers if id(r) in place), default=len(place))
     while True:
         current = chain[-1].output
-        followers = [n for n in users.get(current, []) if id(n) in place]
+        followers = [
+            n for n in users.get(current, []) if id(n) in place and not isinstance(n.op, Bits)
+        ]
         if not followers:
             return chain
         nearest = min(followers, key=lambda n: place[id(n)])
@@ -104,6 +108,13 @@ def _sides(
         and not inner.intersection(side.operands)
         and _is_pointwise(side, chain[-1].output)
     ]
+
+
+def _bits(chain: list[Node], users: dict[Value, list[Node]]) -> list[Node]:
+    """Conditions on what the epilogue has at hand: all but what a pooling makes."""
+    pointwise = (n for n in chain if n is chain[0] or n.op.pool_window is None)
+    readers = (user for node in pointwise for user in users.get(node.output, []))
+    return [node for node in readers if isinstance(node.op, Bits)]
 
 
 def _reductions(
@@ -162,10 +173,10 @@ def _group(
     chain: list[Node],
     users: dict[Value, list[Node]],
     results: set[Value],
+    bits: Sequence[Node] = (),
     reductions: Sequence[Node] = (),
 ) -> Node:
-    inner = {id(node) for node in (*chain, *reductions)}
-    made = {value for node in chain for value in node.outputs}
+    inner = {id(node) for node in (*chain, *bits, *reductions)}
     stored = tuple(
         value
         for node in chain
@@ -174,8 +185,5 @@ def _group(
         or value in results
         or any(id(user) not in inner for user in users.get(value, []))
     )
-    every = (*chain, *reductions)
-    inputs = dict.fromkeys(v for node in every for v in node.inputs if v not in made)
-    parameters = dict.fromkeys(v for node in every for v in node.parameters)
-    group = Group(tuple(chain), stored, tuple(reductions))
-    return Node(group, tuple(inputs), tuple(parameters), group.outputs, chain[0].origin)
+    group = Group(tuple(chain), stored, tuple(bits), tuple(reductions))
+    return group.as_node(chain[0].origin)

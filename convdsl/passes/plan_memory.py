@@ -89,7 +89,7 @@ def plan(
 
     def size(value: Value) -> int:
         count = value.type.elements * (batch if value.type.batched else 1)
-        raw = count * value.type.dtype.bytes(compute_bytes)
+        raw = value.type.dtype.bytes(count, compute_bytes)
         return -(-raw // ALIGNMENT) * ALIGNMENT
 
     if at_once:

@@ -57,12 +57,17 @@ class AtOnce:
 
 
 def step_at_once(graph: Graph) -> AtOnce | None:
-    """None where layers mix samples, several outputs have losses, or the work is too much."""
+    """None where layers mix samples, several outputs have losses, or the work is too much.
+
+    Nor may kernels work out what they load, by numbers of elements that begin elsewhere.
+    """
     if len(graph.outputs) != 1 or graph.outputs[0].head is None or graph.outputs[0].training_only:
         return None
     needed = graph.toward_parameters
     samples = tuple(node for node in needed if _is_batched(node))
     weights = tuple(node for node in needed if not _is_batched(node))
+    if any(isinstance(node.op, Group) and node.op.prologues for node in graph.all_nodes):
+        return None
     if not weights or graph.updates or not _is_small(graph, (*graph.nodes, *samples)):
         return None
     summed = {value for node in weights for value in node.outputs}
@@ -84,7 +89,7 @@ def _is_small(graph: Graph, nodes: tuple[Node, ...]) -> bool:
     layers = [m for node in graph.nodes for m in members(node) if isinstance(m.op, Layer)]
     macs = sum(m.op.macs(*_types(m)) for m in layers if isinstance(m.op, Layer))
     weights = sum(p.value.type.elements for p in graph.learned)
-    made = sum(v.type.elements * v.type.dtype.bytes(4) for node in nodes for v in node.outputs)
+    made = sum(v.type.dtype.bytes(v.type.elements, 4) for node in nodes for v in node.outputs)
     few = len(graph.parameters) <= MOST_TENSORS
     return few and macs <= MOST_MACS and weights <= MOST_WEIGHTS and made <= MOST_BYTES
 

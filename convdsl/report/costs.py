@@ -15,6 +15,7 @@ from convdsl.ir.graph import Graph, Node, Origin, Role, Value
 from convdsl.ir.group import members
 from convdsl.ir.op import Layer, Window
 from convdsl.ir.types import TensorType
+from convdsl.ops._bits import Bits
 from convdsl.passes.drop_training_outputs import nodes_at_inference
 
 
@@ -216,7 +217,7 @@ def _kernels(fused: Graph) -> dict[str, tuple[int, str]]:
             continue
         number += 1
         inner = members(node)
-        title = "+".join(part.op.title for part in inner)
+        title = "+".join(part.op.title for part in inner if not isinstance(part.op, Bits))
         for part in inner:
             table.update({value.name: (number, title) for value in part.outputs})
     return table

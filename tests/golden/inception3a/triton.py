@@ -168,55 +168,60 @@ class Inception3aFunction(torch.autograd.Function):
         inception_concat_3_cr_conv_weight = (
             inception_concat_3_cr_conv_weight.permute(0, 2, 3, 1).to(dtype).contiguous()
         )
-        # inception3a.cnn:3 CONV(64, 1) - RELU
+        # inception3a.cnn:3 conv_relu of CONV(64, 1) - RELU
         inception_concat_0_cr_relu = new((n, 28, 28, 64))
+        inception_concat_0_cr_relu_bits = new((n, 28, 28, 8), dtype=torch.uint8)
         conv_forward[(triton.cdiv(n * 784, 128),)](
             x_ptr=x, w_ptr=inception_concat_0_cr_conv_weight,
             bias_ptr=inception_concat_0_cr_conv_bias, y_ptr=inception_concat_0_cr_relu,
-            index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=64, P=28, Q=28, R=1,
-            S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1,
-            POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64,
-            BLOCK_K=64, num_warps=8, num_stages=3,
+            index_ptr=None, aux=(inception_concat_0_cr_relu_bits,), seed=0, rows=n * 784, H=28,
+            W=28, C=192, K=64, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_bits_epilogue,
+            PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=3,
         )
-        # inception3a.cnn:3 CONV(96, 1) - RELU
+        # inception3a.cnn:3 conv_relu of CONV(96, 1) - RELU
         inception_concat_1_cr_relu = new((n, 28, 28, 96))
+        inception_concat_1_cr_relu_bits = new((n, 28, 28, 12), dtype=torch.uint8)
         conv_forward[(triton.cdiv(n * 784, 64) * 3,)](
             x_ptr=x, w_ptr=inception_concat_1_cr_conv_weight,
             bias_ptr=inception_concat_1_cr_conv_bias, y_ptr=inception_concat_1_cr_relu,
-            index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=96, P=28, Q=28, R=1,
-            S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1,
-            POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32,
-            BLOCK_K=64, num_warps=8, num_stages=3,
+            index_ptr=None, aux=(inception_concat_1_cr_relu_bits,), seed=0, rows=n * 784, H=28,
+            W=28, C=192, K=96, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_bits_epilogue,
+            PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
         )
-        # inception3a.cnn:3 CONV(128, 3) - RELU
+        # inception3a.cnn:3 conv_relu of CONV(128, 3) - RELU
         inception_concat_1_cr2_relu = new((n, 28, 28, 128))
+        inception_concat_1_cr2_relu_bits = new((n, 28, 28, 16), dtype=torch.uint8)
         conv_forward[(triton.cdiv(n * 784, 128),)](
             x_ptr=inception_concat_1_cr_relu, w_ptr=inception_concat_1_cr2_conv_weight,
             bias_ptr=inception_concat_1_cr2_conv_bias, y_ptr=inception_concat_1_cr2_relu,
-            index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=96, K=128, P=28, Q=28, R=3,
-            S=3, STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1, DILATION_W=1, GROUPS=1,
-            POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=128,
-            BLOCK_K=32, num_warps=8, num_stages=3,
+            index_ptr=None, aux=(inception_concat_1_cr2_relu_bits,), seed=0, rows=n * 784, H=28,
+            W=28, C=96, K=128, P=28, Q=28, R=3, S=3, STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_bits_epilogue,
+            PRECISION="ieee", BLOCK_M=128, BLOCK_N=128, BLOCK_K=32, num_warps=8, num_stages=3,
         )
-        # inception3a.cnn:3 CONV(16, 1) - RELU
+        # inception3a.cnn:3 conv_relu of CONV(16, 1) - RELU
         inception_concat_2_cr_relu = new((n, 28, 28, 16))
+        inception_concat_2_cr_relu_bits = new((n, 28, 28, 2), dtype=torch.uint8)
         conv_forward[(triton.cdiv(n * 784, 64),)](
             x_ptr=x, w_ptr=inception_concat_2_cr_conv_weight,
             bias_ptr=inception_concat_2_cr_conv_bias, y_ptr=inception_concat_2_cr_relu,
-            index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=16, P=28, Q=28, R=1,
-            S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1,
-            POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16,
-            BLOCK_K=64, num_warps=4, num_stages=3,
+            index_ptr=None, aux=(inception_concat_2_cr_relu_bits,), seed=0, rows=n * 784, H=28,
+            W=28, C=192, K=16, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_bits_epilogue,
+            PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=64, num_warps=4, num_stages=3,
         )
-        # inception3a.cnn:3 CONV(32, 5) - RELU
+        # inception3a.cnn:3 conv_relu of CONV(32, 5) - RELU
         inception_concat_2_cr2_relu = new((n, 28, 28, 32))
+        inception_concat_2_cr2_relu_bits = new((n, 28, 28, 4), dtype=torch.uint8)
         conv_forward[(triton.cdiv(n * 784, 64),)](
             x_ptr=inception_concat_2_cr_relu, w_ptr=inception_concat_2_cr2_conv_weight,
             bias_ptr=inception_concat_2_cr2_conv_bias, y_ptr=inception_concat_2_cr2_relu,
-            index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=16, K=32, P=28, Q=28, R=5,
-            S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1, DILATION_W=1, GROUPS=1,
-            POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32,
-            BLOCK_K=64, num_warps=8, num_stages=3,
+            index_ptr=None, aux=(inception_concat_2_cr2_relu_bits,), seed=0, rows=n * 784, H=28,
+            W=28, C=16, K=32, P=28, Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_bits_epilogue,
+            PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
         )
         # inception3a.cnn:8 POOL(3, S=1, P=half)
         inception_concat_3_pool = new((n, 28, 28, 192))
@@ -226,15 +231,16 @@ class Inception3aFunction(torch.autograd.Function):
             rows=n * 784, aux=(), seed=0, EPILOGUE=keep, H=28, W=28, C=192, OH=28, OW=28, KH=3,
             KW=3, SH=1, SW=1, PT=1, PL=1, ROWS=8, COLS=128, num_warps=4, num_stages=2,
         )
-        # inception3a.cnn:3 CONV(32, 1) - RELU
+        # inception3a.cnn:3 conv_relu of CONV(32, 1) - RELU
         inception_concat_3_cr_relu = new((n, 28, 28, 32))
+        inception_concat_3_cr_relu_bits = new((n, 28, 28, 4), dtype=torch.uint8)
         conv_forward[(triton.cdiv(n * 784, 64),)](
             x_ptr=inception_concat_3_pool, w_ptr=inception_concat_3_cr_conv_weight,
             bias_ptr=inception_concat_3_cr_conv_bias, y_ptr=inception_concat_3_cr_relu,
-            index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=32, P=28, Q=28, R=1,
-            S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1,
-            POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32,
-            BLOCK_K=64, num_warps=8, num_stages=3,
+            index_ptr=None, aux=(inception_concat_3_cr_relu_bits,), seed=0, rows=n * 784, H=28,
+            W=28, C=192, K=32, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=1, POOL_W=1, EPILOGUE=relu_bits_epilogue,
+            PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
         )
         # inception3a.cnn:4 CONCAT
         inception_concat = new((n, 28, 28, 256))
@@ -259,9 +265,11 @@ class Inception3aFunction(torch.autograd.Function):
             ROWS=32, COLS=32, num_warps=4, num_stages=2,
         )
         ctx.save_for_backward(
-            x, inception_concat_0_cr_relu, inception_concat_1_cr_relu, inception_concat_1_cr2_relu,
-            inception_concat_2_cr_relu, inception_concat_2_cr2_relu, inception_concat_3_pool,
-            inception_concat_3_pool_index, inception_concat_3_cr_relu,
+            x, inception_concat_0_cr_relu_bits, inception_concat_1_cr_relu,
+            inception_concat_1_cr_relu_bits, inception_concat_1_cr2_relu_bits,
+            inception_concat_2_cr_relu, inception_concat_2_cr_relu_bits,
+            inception_concat_2_cr2_relu_bits, inception_concat_3_pool,
+            inception_concat_3_pool_index, inception_concat_3_cr_relu_bits,
             inception_concat_0_cr_conv_weight, inception_concat_1_cr_conv_weight,
             inception_concat_1_cr2_conv_weight, inception_concat_2_cr_conv_weight,
             inception_concat_2_cr2_conv_weight, inception_concat_3_cr_conv_weight,
@@ -274,9 +282,11 @@ class Inception3aFunction(torch.autograd.Function):
         refuse_double_backward()
         n = ctx.n
         (
-            x, inception_concat_0_cr_relu, inception_concat_1_cr_relu, inception_concat_1_cr2_relu,
-            inception_concat_2_cr_relu, inception_concat_2_cr2_relu, inception_concat_3_pool,
-            inception_concat_3_pool_index, inception_concat_3_cr_relu,
+            x, inception_concat_0_cr_relu_bits, inception_concat_1_cr_relu,
+            inception_concat_1_cr_relu_bits, inception_concat_1_cr2_relu_bits,
+            inception_concat_2_cr_relu, inception_concat_2_cr_relu_bits,
+            inception_concat_2_cr2_relu_bits, inception_concat_3_pool,
+            inception_concat_3_pool_index, inception_concat_3_cr_relu_bits,
             inception_concat_0_cr_conv_weight, inception_concat_1_cr_conv_weight,
             inception_concat_1_cr2_conv_weight, inception_concat_2_cr_conv_weight,
             inception_concat_2_cr2_conv_weight, inception_concat_3_cr_conv_weight,
@@ -288,8 +298,8 @@ class Inception3aFunction(torch.autograd.Function):
         copy_slice[(triton.cdiv(n * 784, 32), 1)](
             x_ptr=d_inception_concat, y_ptr=d_inception_concat_3_cr_conv, rows=n * 784,
             x_channels=256, x_start=224, y_channels=32, y_start=0, count=32,
-            aux=(inception_concat_3_cr_relu,), seed=0, EPILOGUE=relu_gradient_epilogue, ROWS=32,
-            COLS=32, num_warps=4, num_stages=2,
+            aux=(inception_concat_3_cr_relu_bits,), seed=0, EPILOGUE=relu_gradient_epilogue,
+            ROWS=32, COLS=32, num_warps=4, num_stages=2,
         )
         # inception3a.cnn:3 conv_grad_weight of CONV(32, 1)
         d_inception_concat_3_cr_conv_weight = new((32, 192, 1, 1), dtype=torch.float32)
@@ -314,8 +324,8 @@ class Inception3aFunction(torch.autograd.Function):
         copy_slice[(triton.cdiv(n * 784, 32), 1)](
             x_ptr=d_inception_concat, y_ptr=d_inception_concat_2_cr2_conv, rows=n * 784,
             x_channels=256, x_start=192, y_channels=32, y_start=0, count=32,
-            aux=(inception_concat_2_cr2_relu,), seed=0, EPILOGUE=relu_gradient_epilogue, ROWS=32,
-            COLS=32, num_warps=4, num_stages=2,
+            aux=(inception_concat_2_cr2_relu_bits,), seed=0, EPILOGUE=relu_gradient_epilogue,
+            ROWS=32, COLS=32, num_warps=4, num_stages=2,
         )
         # inception3a.cnn:3 conv_grad_weight of CONV(32, 5)
         d_inception_concat_2_cr2_conv_weight = new((32, 16, 5, 5), dtype=torch.float32)
@@ -339,11 +349,11 @@ class Inception3aFunction(torch.autograd.Function):
         d_inception_concat_2_cr_conv = new((n, 28, 28, 16))
         conv_grad_input[(triton.cdiv(n * 784, 64), 1)](
             dy_ptr=d_inception_concat_2_cr2_conv, w_ptr=inception_concat_2_cr2_conv_weight,
-            bias_ptr=None, dx_ptr=d_inception_concat_2_cr_conv, aux=(inception_concat_2_cr_relu,),
-            seed=0, rows=n * 784, H=28, W=28, C=16, K=32, P=28, Q=28, R=5, S=5, STRIDE_H=1,
-            STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1, DILATION_W=1, GROUPS=1, PERIOD_H=1,
-            PERIOD_W=1, EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16,
-            BLOCK_K=32, num_warps=4, num_stages=3,
+            bias_ptr=None, dx_ptr=d_inception_concat_2_cr_conv,
+            aux=(inception_concat_2_cr_relu_bits,), seed=0, rows=n * 784, H=28, W=28, C=16, K=32,
+            P=28, Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1,
+            DILATION_W=1, GROUPS=1, PERIOD_H=1, PERIOD_W=1, EPILOGUE=relu_gradient_epilogue,
+            PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32, num_warps=4, num_stages=3,
         )
         del d_inception_concat_2_cr2_conv
         # inception3a.cnn:3 conv_grad_weight of CONV(16, 1)
@@ -369,8 +379,8 @@ class Inception3aFunction(torch.autograd.Function):
         copy_slice[(triton.cdiv(n * 784, 8), 1)](
             x_ptr=d_inception_concat, y_ptr=d_inception_concat_1_cr2_conv, rows=n * 784,
             x_channels=256, x_start=64, y_channels=128, y_start=0, count=128,
-            aux=(inception_concat_1_cr2_relu,), seed=0, EPILOGUE=relu_gradient_epilogue, ROWS=8,
-            COLS=128, num_warps=4, num_stages=2,
+            aux=(inception_concat_1_cr2_relu_bits,), seed=0, EPILOGUE=relu_gradient_epilogue,
+            ROWS=8, COLS=128, num_warps=4, num_stages=2,
         )
         # inception3a.cnn:3 conv_grad_weight of CONV(128, 3)
         d_inception_concat_1_cr2_conv_weight = new((128, 96, 3, 3), dtype=torch.float32)
@@ -394,11 +404,11 @@ class Inception3aFunction(torch.autograd.Function):
         d_inception_concat_1_cr_conv = new((n, 28, 28, 96))
         conv_grad_input[(triton.cdiv(n * 784, 64) * 3, 1)](
             dy_ptr=d_inception_concat_1_cr2_conv, w_ptr=inception_concat_1_cr2_conv_weight,
-            bias_ptr=None, dx_ptr=d_inception_concat_1_cr_conv, aux=(inception_concat_1_cr_relu,),
-            seed=0, rows=n * 784, H=28, W=28, C=96, K=128, P=28, Q=28, R=3, S=3, STRIDE_H=1,
-            STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1, DILATION_W=1, GROUPS=1, PERIOD_H=1,
-            PERIOD_W=1, EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32,
-            BLOCK_K=64, num_warps=8, num_stages=3,
+            bias_ptr=None, dx_ptr=d_inception_concat_1_cr_conv,
+            aux=(inception_concat_1_cr_relu_bits,), seed=0, rows=n * 784, H=28, W=28, C=96, K=128,
+            P=28, Q=28, R=3, S=3, STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1,
+            DILATION_W=1, GROUPS=1, PERIOD_H=1, PERIOD_W=1, EPILOGUE=relu_gradient_epilogue,
+            PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
         )
         del d_inception_concat_1_cr2_conv
         # inception3a.cnn:3 conv_grad_weight of CONV(96, 1)
@@ -424,8 +434,8 @@ class Inception3aFunction(torch.autograd.Function):
         copy_slice[(triton.cdiv(n * 784, 16), 1)](
             x_ptr=d_inception_concat, y_ptr=d_inception_concat_0_cr_conv, rows=n * 784,
             x_channels=256, x_start=0, y_channels=64, y_start=0, count=64,
-            aux=(inception_concat_0_cr_relu,), seed=0, EPILOGUE=relu_gradient_epilogue, ROWS=16,
-            COLS=64, num_warps=4, num_stages=2,
+            aux=(inception_concat_0_cr_relu_bits,), seed=0, EPILOGUE=relu_gradient_epilogue,
+            ROWS=16, COLS=64, num_warps=4, num_stages=2,
         )
         # inception3a.cnn:3 conv_grad_weight of CONV(64, 1)
         d_inception_concat_0_cr_conv_weight = new((64, 192, 1, 1), dtype=torch.float32)
@@ -516,13 +526,26 @@ def relu_epilogue(acc, offsets, column, mask, aux, seed):
     return after_relu
 
 
+# inception3a.cnn:3 conv_relu of CONV(64, 1) - RELU
+# inception3a.cnn:3 conv_relu of CONV(96, 1) - RELU
+# inception3a.cnn:3 conv_relu of CONV(128, 3) - RELU
+# inception3a.cnn:3 conv_relu of CONV(16, 1) - RELU
+# inception3a.cnn:3 conv_relu of CONV(32, 5) - RELU
+# inception3a.cnn:3 conv_relu of CONV(32, 1) - RELU
+@triton.jit
+def relu_bits_epilogue(acc, offsets, column, mask, aux, seed):
+    after_relu = tl.where(acc <= 0.0, 0.0, acc)
+    store_bits(aux[0], after_relu <= 0.0, offsets, mask)
+    return after_relu
+
+
 # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
 # inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(32, 5) - RELU
 # inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(128, 3) - RELU
 @triton.jit
 def relu_gradient_epilogue(acc, offsets, column, mask, aux, seed):
-    operand0 = tl.load(aux[0] + offsets, mask=mask, other=0.0).to(tl.float32)
-    after_relu_gradient = tl.where(operand0 <= 0.0, 0.0, acc)
+    operand0 = load_bits(aux[0], offsets, mask)
+    after_relu_gradient = tl.where(operand0, 0.0, acc)
     return after_relu_gradient
 
 
@@ -803,6 +826,27 @@ def copy_slice(
     offsets = row * y_channels + y_start + c
     y = EPILOGUE(x, offsets, y_start + c, mask, aux, seed)
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def store_bits(ptr, bits, offsets, mask):
+    """ptr[i] gets the eight ``bits`` of the elements 8*i to 8*i + 7.
+
+    offsets numbers the elements of the block, whose last axis goes over whole eights of channels.
+    """
+    EIGHTS: tl.constexpr = bits.numel // 8
+    shifted = tl.where(bits, 1, 0) << (offsets & 7).to(tl.int32)
+    byte = tl.sum(tl.reshape(shifted, (EIGHTS, 8)), axis=1, keep_dims=True)
+    byte = tl.reshape(tl.broadcast_to(byte, (EIGHTS, 8)), bits.shape)
+    # the first of the eight stores for all
+    tl.store(ptr + (offsets >> 3), byte.to(tl.uint8), mask=mask & ((offsets & 7) == 0))
+
+
+@triton.jit
+def load_bits(ptr, offsets, mask):
+    """The bits of these elements; false outside of the mask."""
+    byte = tl.load(ptr + (offsets >> 3), mask=mask, other=0).to(tl.int32)
+    return ((byte >> (offsets & 7).to(tl.int32)) & 1) != 0
 
 
 @triton.jit

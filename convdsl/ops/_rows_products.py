@@ -1,0 +1,97 @@
+"""1x1 convolutions whose operands are worked out as they are loaded, as launches.
+
+A convolution that meets every pixel by one tap, alone and in one group, is a product of rows of
+channels: row i of x makes row i of y.
+"""
+
+from convdsl.ir.graph import Value
+from convdsl.ir.launch import Launch, Nest, Schedule, Size, Tail
+from convdsl.ops._conv_launches import band_of, shares_of
+from convdsl.ops._convolution import Geometry
+from convdsl.ops._reduce import total_of
+from convdsl.ops._tiles import TYPICAL_BATCH, Tile, depth_block, product_tile, weight_gradient_tile
+
+
+def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tail: Tail) -> Launch:
+    """``tail.output`` = x convolved with the weight, plus bias."""
+    filters, channels, *_ = geometry.weight
+    return _product(geometry, x, weight, bias, tail.output, (channels, filters), (1, channels))
+
+
+def grad_input(geometry: Geometry, dy: Value, weight: Value, dx: Value) -> Launch:
+    """``dx`` = dy times the transposed weight."""
+    filters, channels, *_ = geometry.weight
+    return _product(geometry, dy, weight, None, dx, (filters, channels), (channels, 1))
+
+
+def _is_middling(tile: Tile) -> bool:
+    """64 by 128: what ptxas spills decides; its eight warps want shallow steps, or few stages."""
+    return tile.m * tile.n == 64 * 128
+
+
+def _product(
+    geometry: Geometry,
+    x: Value,
+    weight: Value,
+    bias: Value | None,
+    y: Value,
+    sizes: tuple[int, int],
+    strides: tuple[int, int],
+) -> Launch:
+    """sizes, strides: of the weight along the contraction, and along the columns."""
+    (depth, columns), (by_depth, by_column) = sizes, strides
+    pixels = geometry.pixels
+    tile = product_tile(TYPICAL_BATCH * pixels, columns, depth_block(depth))
+    tiles = -(-columns // tile.n)
+    return Launch(
+        Nest("rows_product", "rows_product"),
+        {
+            "x_ptr": x,
+            "w_ptr": weight,
+            "bias_ptr": bias,
+            "y_ptr": y,
+            "rows": Size(f"n * {pixels}"),
+            "DEPTH": depth,
+            "COLUMNS": columns,
+            "W_DEPTH": by_depth,
+            "W_COLUMN": by_column,
+            "PRECISION": "ieee",
+            "BLOCK_M": tile.m,
+            "BLOCK_N": tile.n,
+            "BLOCK_K": min(tile.k, 32) if _is_middling(tile) else tile.k,
+        },
+        (f"triton.cdiv(n * {pixels}, {tile.m}) * {tiles}",),
+        tile.warps,
+        tile.stages,
+        band_of(1, columns, tile, tiles, pixels),
+    )
+
+
+def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | None) -> Schedule:
+    """dw in torch's layout, and db unless None: shares over stretches of pixels, then their sum."""
+    filters, channels, *_ = geometry.weight
+    tile = weight_gradient_tile(filters, channels)
+    tiles = -(-filters // tile.m) * -(-channels // tile.n)
+    partial = shares_of(geometry, dw, db, tiles)
+    split = partial.type.shape[0]
+    launch = Launch(
+        Nest("rows_product", "rows_product_gradient"),
+        {
+            "x_ptr": x,
+            "dy_ptr": dy,
+            "partial_ptr": partial,
+            "rows": Size(f"n * {geometry.pixels}"),
+            "C": channels,
+            "K": filters,
+            "BIAS": db is not None,
+            "SPLIT": split,
+            "PRECISION": "ieee",
+            "BLOCK_M": tile.m,
+            "BLOCK_N": tile.n,
+            "BLOCK_K": tile.k,
+        },
+        (str(tiles), str(split)),
+        tile.warps,
+        2 if _is_middling(tile) else tile.stages,
+    )
+    return Schedule((launch, total_of(partial, dw, db, (filters, channels, 1))), (partial,))

@@ -1,0 +1,143 @@
+"""Operands worked out as they are loaded: products of rows behind pointwise arithmetic.
+
+Programs are trained for a step by the kernels, with prologues and without, on rows and channels
+that fill no tile, and compared with torch in float64.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import convdsl
+from convdsl.compiler import Network
+from convdsl.ir.graph import Node
+from convdsl.ir.group import Group
+from tests.test_random_programs import check, numbers
+
+BOTTLENECK = """
+input 24@{size}
+default CONV(bias=false)
+block cbr(k, f) = CONV(k, f) - BN - RELU
+net Block = ADD{{ cbr(10, 1) - cbr(10, 3) - CONV(24, 1) - BN | ID }} - RELU - CONV(70, 1) - BN
+"""
+
+
+def of_training(net: Network, target: str, size: tuple[int, ...], batch: int) -> list[Tensor]:
+    """Output, running statistics and gradients of one step in training mode."""
+    torch.manual_seed(0)
+    model: nn.Module = net.module(device="cpu", target=target).train()
+    for p in model.parameters():
+        nn.init.uniform_(p, 0.3, 1.0) if p.dim() == 1 else nn.init.normal_(p, std=0.3)
+    x = torch.randn(batch, *size, requires_grad=True)
+    y = model(x)
+    y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(1)))
+    assert x.grad is not None
+    grads = [p.grad for p in model.parameters()]
+    return [y.detach(), x.grad, *(g for g in grads if g is not None), *model.buffers()]
+
+
+@pytest.mark.parametrize("batch", [2, 3])
+def test_separable_convolutions_train_as_in_torch(batch: int) -> None:
+    net = convdsl.compile_text(
+        "input 5@7x6 net A = CONV(9, bias=false) - BN - RELU - SEPCONV(20, 3, bias=false) - BN"
+        " - RELU - SEPCONV(6, 3, bias=false) - BN"
+    )
+    assert {"normalize+relu", "normalize_gradient"} == set(prologues(net))
+    ours, torchs = (of_training(net, t, (5, 7, 6), batch) for t in ("triton", "torch"))
+    for one, other in zip(ours, torchs, strict=True):
+        scale = float(other.abs().max()) or 1.0
+        torch.testing.assert_close(one / scale, other / scale, rtol=0, atol=2e-5)
+
+
+def prologues(net: Network) -> list[str]:
+    """Titles of the chains, forward and backward."""
+    groups = [n.op for n in net.fused.all_nodes if isinstance(n.op, Group)]
+    return ["+".join(n.op.title for n in chain) for group in groups for chain in group.prologues]
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+@pytest.mark.parametrize("size", ["5x3", "9x7"])
+def test_a_bottleneck_trains_as_in_torch(size: str, batch: int) -> None:
+    net = convdsl.compile_text(BOTTLENECK.format(size=size))
+    height, width = map(int, size.split("x"))
+    ours, torchs = (of_training(net, t, (24, height, width), batch) for t in ("triton", "torch"))
+    for one, other in zip(ours, torchs, strict=True):
+        scale = float(other.abs().max()) or 1.0
+        torch.testing.assert_close(one / scale, other / scale, rtol=0, atol=2e-5)
+
+
+def test_what_vanishes_into_prologues() -> None:
+    net = convdsl.compile_text(BOTTLENECK.format(size="8x8"))
+    # forward and weight gradient of the second 1x1 convolution; the gradients of the three
+    # normalisations that stand behind 1x1 convolutions, each for both gradients
+    assert sorted(prologues(net)) == 2 * ["normalize+relu"] + 6 * ["normalize_gradient"]
+    assert not prologues(replace(net, without=("fuse_prologues",)))
+
+
+@pytest.mark.parametrize(
+    ("text", "chains"),
+    [
+        # the loss in memory: an output, or what a 3x3 convolution reads
+        ("input 8@4x4 net A = BN - RELU", 0),
+        ("input 8@4x4 net A = BN - RELU - CONV(8)", 0),
+        ("input 8@4x4 net A = SWISH - CONV(8, 1)", 2),
+        ("input 8@4x4 net A = SWISH - CONV(8, 1, S=2)", 0),
+        ("input 8@4x4 net A = SWISH - CONV(8, 1, groups=2)", 0),
+        ("input 8@4x4 net A = SWISH - CONV(8, 1, P=1)", 0),
+        ("input 8@9 net A = SWISH - CONV1D(8, 1)", 2),
+        # depthwise convolutions of any extent, with padding that stays zero
+        ("input 6@5x7 net A = ELU - DWCONV(3)", 2),
+        ("input 6@5x7 net A = SWISH - DWCONV(3x2, S=2, P=same, bias=false)", 2),
+        ("input 3@5x7 net A = SWISH - DWCONV(3, multiplier=2, dilation=2)", 2),
+        ("input 1@5x7 net A = SWISH - DWCONV(1)", 2),
+        ("input 6@5x7 net A = SWISH - SEPCONV(4)", 2),
+        # one tensor for four readers; the skip's ADD must have it in memory
+        ("input 8@4x4 net A = SWISH as t - CONCAT{ CONV(8, 1) | CONV(3, 1) }", 4),
+        ("input 8@4x4 net A = SWISH as t - ADD{ CONV(8, 1) | @t }", 0),
+        # drops draw the same numbers wherever they are worked out
+        ("input 8@4x4 net A = SWISH - DROPOUT(0.4) - CONV(8, 1)", 2),
+    ],
+)
+def test_where_a_prologue_pays(text: str, chains: int) -> None:
+    net = convdsl.compile_text(text)
+    forward = [title for title in prologues(net) if "gradient" not in title]
+    assert len(forward) == chains
+    check(net, numbers(net.graph, batch=3, seed=1))
+
+
+def test_random_numbers_are_those_of_the_separate_kernel() -> None:
+    text = "input 8@4x4 net A = SWISH - DROPOUT(0.4) - CONV(8, 1) - DROPOUT(0.5) - GAP"
+    net = convdsl.compile_text(text)
+    assert any("dropout" in title for title in prologues(net))
+    plain = replace(net, without=("fuse_prologues",))
+    ours, theirs = (of_training(n, "triton", (8, 4, 4), 3) for n in (net, plain))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_nan_of_one_channel_stays_in_its_row_of_the_gradient() -> None:
+    net = convdsl.compile_text("input 20@3x3 net A = SWISH - CONV(4, 1, bias=false)")
+    assert prologues(net)
+    found = []
+    for target in ("triton", "torch"):
+        torch.manual_seed(0)
+        model = net.module(device="cpu", target=target)
+        x = torch.randn(2, 20, 3, 3)
+        x[0, 19, 0, 0] = float("nan")
+        model(x).sum().backward()
+        (weight,) = model.parameters()
+        assert weight.grad is not None
+        found.append(weight.grad)
+    assert torch.isnan(found[0]).sum() == 4
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("of", [lambda n: n.inputs, lambda n: n.operands])
+def test_nothing_reads_what_vanished(of: Callable[[Node], tuple[object, ...]]) -> None:
+    net = convdsl.compile_text(BOTTLENECK.format(size="8x8"))
+    made = {v for node in net.fused.all_nodes for v in node.outputs}
+    given = {*net.fused.inputs, *net.fused.cotangents, *(p.value for p in net.fused.parameters)}
+    assert all(v in made | given for node in net.fused.all_nodes for v in of(node))
