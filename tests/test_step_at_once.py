@@ -64,7 +64,7 @@ OTHERWISE = {
     "nothing to learn": "input 6\nnet N = RELU, MSE",
     "too many weights": f"input {MOST_WEIGHTS // 64}\nnet N = FC(64) - FC(3), SOFTMAX",
     "too much work": "input 3@64x64\nnet N = CONV(30) - RELU - GAP - FC(3), SOFTMAX",
-    "too much that is kept": "input 8@64x64\nnet N = RELU - TANH - CONV(1, F=1), SIGMOID",
+    "too much that is kept": "input 8@99x99\nnet N = RELU - TANH - CONV(1, F=1), SIGMOID",
 }
 
 
