@@ -61,7 +61,7 @@ def measure(name: str) -> Row:
     counted = network.traffic(batch, DTYPE)
     parts = counted.parts
     # a step at once is no pass by itself
-    forward = parts["forward"] + parts.get("loss", 0) + parts.get("step", 0)
+    forward = sum(parts.get(part, 0) for part in ("forward", "loss", "step"))
     ours = Bytes(forward, parts.get("backward", 0), parts["optimiser"])
     step = Step.of(network, batch, COMPUTE)
     return Row(batch, counted.read, ours, eager(step), inductor(step))

@@ -120,6 +120,9 @@ NETWORKS = {
 def test_a_training_step_is_counted_to_the_byte(shape: str, text: str) -> None:
     network = program(shape, text)
     agree(step(network), list(launch_moves(network.fused, network.triton, BATCH, HALF)))
+    if network.at_once:
+        plain = Network(network.source, network.program, network.lowered, ("step_at_once",))
+        agree(step(plain), list(launch_moves(plain.fused, plain.triton, BATCH, HALF)))
 
 
 @pytest.mark.parametrize("batch", [1, 17])

@@ -17,20 +17,18 @@ of weights, and scalars.
 import ast
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 from convdsl.codegen.at_place import name_at
 from convdsl.codegen.launches import EmittedLaunch, Part
 from convdsl.codegen.pointers import Accesses, accesses, functions_of
 from convdsl.codegen.triton_module import TritonText
 from convdsl.ir.graph import Graph, Parameter, Value
-from convdsl.ir.launch import Size
+from convdsl.ir.launch import Size, worked_out
 
 #: float32, what masters, gradients and momenta are
 MASTER_BYTES = 4
 #: the parts of a training step that is not `Part.STEP`
 STEP = (Part.FORWARD, Part.LOSS, Part.BACKWARD)
-_SIZES = SimpleNamespace(cdiv=lambda a, b: -(-a // b))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +145,7 @@ class _Count:
         if value not in launch.touched:
             return _whole(value, batch)
         text = launch.touched[value]
-        return sum(_size(text, n) for n in stretches)
+        return sum(worked_out(text, n) for n in stretches)
 
     def _bytes(self, elements: Mapping[Value, Mapping[str, int]], batch: int) -> int:
         """Launches of one node share a tensor out; what several nodes read is read once."""
@@ -162,12 +160,8 @@ class _Count:
 def _stretches(launch: EmittedLaunch, batch: int) -> list[int]:
     """How many samples each program has, where programs have samples of their own."""
     given = launch.arguments.get("each")
-    each = _size(given.text, batch) if isinstance(given, Size) else batch
+    each = worked_out(given.text, batch) if isinstance(given, Size) else batch
     return [min(each, batch - first) for first in range(0, batch, each)]
-
-
-def _size(expression: str, samples: int) -> int:
-    return int(eval(expression, {"n": samples, "triton": _SIZES}))
 
 
 def _whole(value: Value, batch: int) -> int:

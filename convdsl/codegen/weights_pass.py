@@ -20,7 +20,7 @@ from convdsl.codegen.launches import EmittedLaunch, Kernels
 from convdsl.codegen.losses import scaled_launch
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Value
-from convdsl.ir.launch import Launch, Nest, Size
+from convdsl.ir.launch import Launch, Nest, Size, worked_out
 
 SUM = Nest("reduce", "sum_partials")
 NAME, LAST = "weights_pass", "scaling_pass"
@@ -61,7 +61,7 @@ class WeightsPass(OneKernel):
         readers = {value: [c for c in self.calls if value in c.tensors] for value in gradients}
         last: list[Call] = []
         for value in gradients:
-            (*others, maker) = readers[value]
+            (maker, *others) = readers[value]
             results = [v for v in maker.tensors if v in readers]
             if maker.launch.nest == SUM and all(readers[v] == [maker] for v in results):
                 last.append(maker)
@@ -71,7 +71,7 @@ class WeightsPass(OneKernel):
             self.names[raw] = f"{self.names[value]}_unscaled"
             self.made.append(raw)
             self.wave_of[raw] = self.wave_of.pop(value)
-            for reader in (*others, maker):
+            for reader in (maker, *others):
                 reader.emitted = with_tensors(reader.emitted, {value: raw})
             self.launch(scaled_launch(raw, scale, factor, value), maker.emitted.comment, None)
             last.append(self.calls[-1])
@@ -137,7 +137,7 @@ def _at(call: Call, start: str) -> list[str]:
 
 def _sum(sizes: list[str]) -> str:
     """The sum of sizes, those that are numbers worked out."""
-    known = sum(int(eval(size, {"triton": _Division})) for size in sizes if not _N.search(size))
+    known = sum(worked_out(size, 0) for size in sizes if not _N.search(size))
     texts = [size for size in sizes if _N.search(size)]
     return " + ".join([*([str(known)] if known or not texts else []), *texts])
 
@@ -145,11 +145,3 @@ def _sum(sizes: list[str]) -> str:
 def _counts_samples(call: Call) -> bool:
     sizes = [a.text for a in call.emitted.arguments.values() if isinstance(a, Size)]
     return any(_N.search(text) for text in (*sizes, *call.launch.grid))
-
-
-class _Division:
-    """The part of the name ``triton`` that sizes use."""
-
-    @staticmethod
-    def cdiv(a: int, b: int) -> int:
-        return -(-a // b)

@@ -37,6 +37,19 @@ class Stride:
     constant: bool = True
 
 
+class _Triton:
+    """The part of the name ``triton`` that sizes use."""
+
+    @staticmethod
+    def cdiv(a: int, b: int) -> int:
+        return -(-a // b)
+
+
+def worked_out(expression: str, n: int) -> int:
+    """What a size or a grid is for a batch of ``n``."""
+    return int(eval(expression, {"n": n, "triton": _Triton}))
+
+
 # A Value is passed as a pointer, a Size as a run-time integer, None as an absent pointer and
 # everything else as a compile-time constant; a Stride becomes a Size or a constant.
 Given = Value | Size | bool | int | float | str | None

@@ -1291,8 +1291,9 @@ def conv_forward_at(
     W: tl.constexpr, C: tl.constexpr, K: tl.constexpr, P: tl.constexpr, Q: tl.constexpr,
     R: tl.constexpr, S: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     PAD_H: tl.constexpr, PAD_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
-    GROUPS: tl.constexpr, POOL_H: tl.constexpr, POOL_W: tl.constexpr, EPILOGUE: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    GROUPS: tl.constexpr, X_STRIDE: tl.constexpr, Y_STRIDE: tl.constexpr, POOL_H: tl.constexpr,
+    POOL_W: tl.constexpr, EPILOGUE: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):
     """`conv_forward`, as the program at this place of its grid."""
     place_0 = tl.full((), place_0, tl.int32)
@@ -1331,11 +1332,12 @@ def conv_forward_at(
     if EACH_PIXEL:
         h_start = tl.zeros_like(row)
         w_start = h_start
-        x_rows = x_ptr + tile.to(tl.int64) * (BLOCK_M * C) + group * CG + tl.arange(0, BLOCK_M) * C
+        x_corner = x_ptr + tile.to(tl.int64) * (BLOCK_M * X_STRIDE) + group * CG
+        x_rows = x_corner + tl.arange(0, BLOCK_M) * X_STRIDE
     else:
         h_start = p * STRIDE_H - PAD_H
         w_start = q * STRIDE_W - PAD_W
-        x_rows = x_ptr + image * (H * W * C) + group * CG
+        x_rows = x_ptr + image * (H * W * X_STRIDE) + group * CG
 
     lanes = tl.arange(0, STEP)
     w_columns = w_ptr + (group * KG + column) * (R * S * CG)
@@ -1358,7 +1360,7 @@ def conv_forward_at(
             x_mask = x_mask & (h >= 0) & (h < H) & (w >= 0) & (w < W)
         if (R * S * CG) % STEP != 0:
             x_mask = x_mask & k_mask[None, :]
-        a = tl.load(x_rows[:, None] + ((h * W + w) * C + c[None, :]), mask=x_mask, other=0.0)
+        a = tl.load(x_rows[:, None] + ((h * W + w) * X_STRIDE + c[None, :]), mask=x_mask, other=0.0)
         b = tl.load(
             w_columns[None, :] + k[:, None],
             mask=k_mask[:, None] & column_mask[None, :],
@@ -1384,6 +1386,10 @@ def conv_forward_at(
             lane = inner + tl.arange(0, WIDTH)
             mask = row_mask[:, None] & (lane < KG)[None, :]
             y = EPILOGUE(parts[half], offsets, (group * KG + lane)[None, :], mask, aux, seed)
+            if Y_STRIDE != K:
+                corner = tile.to(tl.int64) * (BLOCK_M * Y_STRIDE) + group * KG + inner
+                apart = tl.arange(0, BLOCK_M)[:, None] * Y_STRIDE
+                offsets = corner + (apart + tl.arange(0, WIDTH)[None, :])
             tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
     else:
         pixel = image * (P * Q) + p * Q + q
@@ -1413,7 +1419,10 @@ def conv_forward_at(
         pooled = tile * (BLOCK_M // TAPS) + tl.arange(0, BLOCK_M // TAPS)
         pooled_mask = (pooled < rows // TAPS)[:, None] & column_mask[None, :]
         pooled_offsets = pooled.to(tl.int64)[:, None] * K + (group * KG + column)[None, :]
-        tl.store(y_ptr + pooled_offsets, best, mask=pooled_mask)
+        places = pooled_offsets
+        if Y_STRIDE != K:
+            places = pooled.to(tl.int64)[:, None] * Y_STRIDE + (group * KG + column)[None, :]
+        tl.store(y_ptr + places, best, mask=pooled_mask)
         if index_ptr is not None:
             tl.store(index_ptr + pooled_offsets, index.to(tl.int8), mask=pooled_mask)
 
@@ -1566,7 +1575,8 @@ def max_pool_gradient_at(
     place_0, place_1, dy_ptr, index_ptr, dx_ptr, rows, aux, seed, EPILOGUE: tl.constexpr,
     H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, PT: tl.constexpr,
-    PL: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    PL: tl.constexpr, DY_STRIDE: tl.constexpr, DX_STRIDE: tl.constexpr, ROWS: tl.constexpr,
+    COLS: tl.constexpr,
 ):
     """`max_pool_gradient`, as the program at this place of its grid."""
     place_0 = tl.full((), place_0, tl.int32)
@@ -1585,13 +1595,14 @@ def max_pool_gradient_at(
             i = h - p * SH
             j = w - q * SW
             covers = (p >= 0) & (p < OH) & (i < KH) & (q >= 0) & (q < OW) & (j < KW)
-            place = ((image * OH + p) * OW + q) * C + c
-            winner = tl.load(index_ptr + place, mask=mask & covers, other=-1)
+            window = (image * OH + p) * OW + q
+            winner = tl.load(index_ptr + window * C + c, mask=mask & covers, other=-1)
+            place = window * DY_STRIDE + c
             dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
             total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
     offsets = row * C + c
     dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+    tl.store(dx_ptr + row * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -1600,8 +1611,9 @@ def conv_grad_input_at(
     W: tl.constexpr, C: tl.constexpr, K: tl.constexpr, P: tl.constexpr, Q: tl.constexpr,
     R: tl.constexpr, S: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     PAD_H: tl.constexpr, PAD_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
-    GROUPS: tl.constexpr, PERIOD_H: tl.constexpr, PERIOD_W: tl.constexpr, EPILOGUE: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    GROUPS: tl.constexpr, DY_STRIDE: tl.constexpr, DX_STRIDE: tl.constexpr, PERIOD_H: tl.constexpr,
+    PERIOD_W: tl.constexpr, EPILOGUE: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):
     """`conv_grad_input`, as the program at this place of its grid."""
     place_0 = tl.full((), place_0, tl.int32)
@@ -1639,7 +1651,7 @@ def conv_grad_input_at(
     s_count = (S - s_first + PERIOD_W - 1) // PERIOD_W
 
     lanes = tl.arange(0, STEP)
-    dy_rows = dy_ptr + image * (P * Q * K) + group * KG
+    dy_rows = dy_ptr + image * (P * Q * DY_STRIDE) + group * KG
     w_columns = w_ptr + column
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for step in range(r_count * s_count * K_STEPS):
@@ -1653,7 +1665,7 @@ def conv_grad_input_at(
         q = q_scaled // STRIDE_W
         reached = row_mask & (p_scaled >= 0) & (p < P) & (q_scaled >= 0) & (q < Q)
         a = tl.load(
-            dy_rows[:, None] + ((p * Q + q) * K)[:, None] + k[None, :],
+            dy_rows[:, None] + ((p * Q + q) * DY_STRIDE)[:, None] + k[None, :],
             mask=reached[:, None] & (k < KG)[None, :],
             other=0.0,
         )
@@ -1689,6 +1701,13 @@ def conv_grad_input_at(
             offsets = pixel[:, None] * C + (group * CG + column)[None, :]
         mask = row_mask[:, None] & (column < CG)[None, :]
         dx = EPILOGUE(parts[half], offsets, (group * CG + column)[None, :], mask, aux, seed)
+        if DX_STRIDE != C:
+            if ONE_PHASE:
+                corner = tile * (BLOCK_M * DX_STRIDE) + group * CG + pid % TILES_N * BLOCK_N
+                inner = tl.arange(0, BLOCK_M)[:, None] * DX_STRIDE + tl.arange(0, WIDTH)[None, :]
+                offsets = corner + half * WIDTH + inner
+            else:
+                offsets = pixel[:, None] * DX_STRIDE + (group * CG + column)[None, :]
         tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
@@ -1698,8 +1717,8 @@ def conv_grad_weight_at(
     C: tl.constexpr, K: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, R: tl.constexpr,
     S: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PAD_H: tl.constexpr,
     PAD_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, GROUPS: tl.constexpr,
-    BIAS: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    X_STRIDE: tl.constexpr, DY_STRIDE: tl.constexpr, BIAS: tl.constexpr, SPLIT: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):
     """`conv_grad_weight`, as the program at this place of its grid."""
     place_0 = tl.full((), place_0, tl.int32)
@@ -1740,8 +1759,8 @@ def conv_grad_weight_at(
     last = tl.minimum(first + share, steps)
     lanes = tl.arange(0, STEP)
     # one moving 64-bit pointer, with 32-bit offsets from it
-    dy_first = dy_ptr + first.to(tl.int64) * (STEP * K) + group * KG
-    dy_offsets = lanes[:, None] * K + k[None, :]
+    dy_first = dy_ptr + first.to(tl.int64) * (STEP * DY_STRIDE) + group * KG
+    dy_offsets = lanes[:, None] * DY_STRIDE + k[None, :]
 
     SIZE: tl.constexpr = K * COLUMNS + (K if BIAS else 0)
     partial = partial_ptr + place_1.to(tl.int64) * SIZE
@@ -1755,7 +1774,7 @@ def conv_grad_weight_at(
                 dy_mask = row_mask[:, None] & k_mask[None, :]
                 dy = tl.load(dy_start + dy_offsets, mask=dy_mask, other=0.0)
                 total += dy.to(tl.float32)
-                dy_start += STEP * K
+                dy_start += STEP * DY_STRIDE
             db = tl.sum(total, axis=0)
             tl.store(partial + K * COLUMNS + group * KG + k, db, mask=k_mask)
 
@@ -1769,12 +1788,12 @@ def conv_grad_weight_at(
         x_mask = row_mask[:, None] & column_mask[None, :]
         if not INSIDE:
             x_mask = x_mask & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-        x_rows = x_ptr + (row // (P * Q)).to(tl.int64) * (H * W * C) + group * CG
+        x_rows = x_ptr + (row // (P * Q)).to(tl.int64) * (H * W * X_STRIDE) + group * CG
         dy_mask = row_mask[:, None] & k_mask[None, :]
         dy = tl.load(dy_start + dy_offsets, mask=dy_mask, other=0.0)
-        x = tl.load(x_rows[:, None] + ((h * W + w) * C + c[None, :]), mask=x_mask, other=0.0)
+        x = tl.load(x_rows[:, None] + ((h * W + w) * X_STRIDE + c[None, :]), mask=x_mask, other=0.0)
         acc = tl.dot(tl.trans(dy), x, acc, input_precision=PRECISION)
-        dy_start += STEP * K
+        dy_start += STEP * DY_STRIDE
 
     tl.store(
         partial + ((group * KG + k) * COLUMNS)[:, None] + column[None, :],
@@ -1860,8 +1879,8 @@ def samples_pass(
             bias_ptr=stack_0_conv_bias_ptr, y_ptr=kept_ptr + first * 1176,
             index_ptr=kept_int8_ptr + first * 1176, aux=(), seed=0, rows=n * 784, H=32, W=32, C=1,
             K=6, P=28, Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-            DILATION_W=1, GROUPS=1, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue, PRECISION="ieee",
-            BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
+            DILATION_W=1, GROUPS=1, X_STRIDE=1, Y_STRIDE=6, POOL_H=2, POOL_W=2,
+            EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
         )
     tl.debug_barrier()
     # lenet5.cnn:5 CONV(16, F=5, P=0) - RELU - POOL
@@ -1871,8 +1890,8 @@ def samples_pass(
             bias_ptr=stack_1_conv_bias_ptr, y_ptr=kept_ptr + (total * 1184 + first * 400),
             index_ptr=kept_int8_ptr + (total * 1184 + first * 400), aux=(), seed=0, rows=n * 100,
             H=14, W=14, C=6, K=16, P=10, Q=10, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue,
-            PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=6, Y_STRIDE=16, POOL_H=2, POOL_W=2,
+            EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
         )
     tl.debug_barrier()
     # lenet5.cnn:6 FC(120)
@@ -1983,7 +2002,7 @@ def samples_pass(
             index_ptr=kept_int8_ptr + (total * 1184 + first * 400),
             dx_ptr=kept_ptr + (total * 3664 + first * 1600), rows=n * 100, aux=(), seed=0,
             EPILOGUE=keep, H=10, W=10, C=16, OH=5, OW=5, KH=2, KW=2, SH=2, SW=2, PT=0, PL=0,
-            ROWS=64, COLS=16,
+            DY_STRIDE=16, DX_STRIDE=16, ROWS=64, COLS=16,
         )
     tl.debug_barrier()
     # lenet5.cnn:5 conv_grad_input_relu_gradient of CONV(16, F=5, P=0) - RELU
@@ -1993,8 +2012,8 @@ def samples_pass(
             bias_ptr=None, dx_ptr=kept_ptr + (total * 5264 + first * 1176),
             aux=(kept_ptr + first * 1176,), seed=0, rows=n * 196, H=14, W=14, C=6, K=16, P=10, Q=10,
             R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1,
-            GROUPS=1, PERIOD_H=1, PERIOD_W=1, EPILOGUE=relu_gradient_epilogue, PRECISION="ieee",
-            BLOCK_M=64, BLOCK_N=16, BLOCK_K=16,
+            GROUPS=1, DY_STRIDE=16, DX_STRIDE=6, PERIOD_H=1, PERIOD_W=1,
+            EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=16,
         )
     tl.debug_barrier()
     # lenet5.cnn:5 maxpool_gradient of POOL
@@ -2003,7 +2022,7 @@ def samples_pass(
             tile, 0, dy_ptr=kept_ptr + (total * 5264 + first * 1176),
             index_ptr=kept_int8_ptr + first * 1176, dx_ptr=kept_ptr + (total * 6448 + first * 4704),
             rows=n * 784, aux=(), seed=0, EPILOGUE=keep, H=28, W=28, C=6, OH=14, OW=14, KH=2, KW=2,
-            SH=2, SW=2, PT=0, PL=0, ROWS=128, COLS=8,
+            SH=2, SW=2, PT=0, PL=0, DY_STRIDE=6, DX_STRIDE=6, ROWS=128, COLS=8,
         )
 
 
@@ -2050,8 +2069,8 @@ def weights_pass(
             (place - 19) % 5, (place - 19) // 5, x_ptr=stack_0_pool_ptr, dy_ptr=d_stack_1_conv_ptr,
             partial_ptr=d_stack_1_conv_weight_partial_ptr, rows=n * 100, H=14, W=14, C=6, K=16,
             P=10, Q=10, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-            DILATION_W=1, GROUPS=1, BIAS=True, SPLIT=32, PRECISION="ieee", BLOCK_M=16, BLOCK_N=32,
-            BLOCK_K=64,
+            DILATION_W=1, GROUPS=1, X_STRIDE=6, DY_STRIDE=16, BIAS=True, SPLIT=32, PRECISION="ieee",
+            BLOCK_M=16, BLOCK_N=32, BLOCK_K=64,
         )
     elif place < 307:
         # lenet5.cnn:5 conv_grad_weight of CONV(6, F=5, P=0)
@@ -2059,7 +2078,8 @@ def weights_pass(
             0, place - 179, x_ptr=x_ptr, dy_ptr=d_stack_0_conv_ptr,
             partial_ptr=d_stack_0_conv_weight_partial_ptr, rows=n * 784, H=32, W=32, C=1, K=6, P=28,
             Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1,
-            GROUPS=1, BIAS=True, SPLIT=128, PRECISION="ieee", BLOCK_M=16, BLOCK_N=32, BLOCK_K=64,
+            GROUPS=1, X_STRIDE=1, DY_STRIDE=6, BIAS=True, SPLIT=128, PRECISION="ieee", BLOCK_M=16,
+            BLOCK_N=32, BLOCK_K=64,
         )
     elif place < 308:
         # output, SOFTMAX
