@@ -56,6 +56,49 @@ def close(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> None:
     assert error < TOLERANCE[dtype]
 
 
+#: what is fused across layers: prologues, bits, slices, sums in epilogues, a step at once
+FUSED = {
+    "bottleneck": "input 64@14x14 default CONV(bias=false) block cbr(k, f) = CONV(k, f) - BN - RELU"
+    " block b(k) = ADD{ cbr(k, 1) - cbr(k, 3) - CONV(64, 1) - BN | ID } - RELU"
+    " net N = b(32) - b(64) - GAP - FC(10), SOFTMAX",
+    "separable": "input 24@15x15 net N = CONV(32, bias=false) - BN - RELU"
+    " - SEPCONV(64, bias=false) - BN - RELU - SEPCONV(64, bias=false) - BN - GAP - FC(10), SOFTMAX",
+    "inception": "input 48@14x14 default CONV(bias=false) block cr(k, f) = CONV(k, f) - BN - RELU"
+    " net N = CONCAT{ cr(32, 1) | cr(16, 1) - cr(64, 3) | POOL(3, S=1, P=half) - cr(16, 1) }"
+    " - cr(64, 3) - GAP - FC(10), SOFTMAX",
+    "without normalisation": "input 16@28x28"
+    " net N = CONCAT{ CONV(32) - RELU | CONV(64, 1) - LEAKY_RELU | POOL(3, S=1, P=half) }"
+    " - (CONV(64) - RELU)*2 - POOL - FC(10), SOFTMAX",
+    "at once": "input 1@28x28 net N = [CONV(k, F=5, P=0) - RELU - POOL]*(k in 6, 16)"
+    " - FC(120) - RELU - FC(10), SOFTMAX",
+}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("name", FUSED)
+def test_what_is_fused_trains_as_in_torch(name: str, dtype: torch.dtype) -> None:
+    """Loss, gradients and running statistics of a step, against float64 on the torch target."""
+    net = convdsl.compile_text(FUSED[name])
+    torch.manual_seed(0)
+    oracle: Any = net.module(device="cuda", target="torch").double()
+    ours: Any = net.module(device="cuda", target="triton", dtype=dtype)
+    ours.load_state_dict(oracle.state_dict())
+    x = torch.randn(7, *net.graph.inputs[0].type.shape, device="cuda")
+    y = torch.randint(10, (7,), device="cuda")
+    losses = [model(x.to(kind), y) for model, kind in ((ours, dtype), (oracle, torch.float64))]
+    for loss in losses:
+        loss.backward()
+    assert abs(float(losses[0]) - float(losses[1])) < TOLERANCE[dtype] * abs(float(losses[1])) * 4
+    for (path, mine), theirs in zip(ours.named_parameters(), oracle.parameters(), strict=True):
+        # what rounding leaves of a gradient that is a sum of many is measured by its largest part
+        scale = float(theirs.grad.abs().max()) or 1.0
+        error = float((mine.grad.double() - theirs.grad).abs().max()) / scale
+        assert error < 20 * TOLERANCE[dtype], path
+    for (path, mine), theirs in zip(ours.named_buffers(), oracle.buffers(), strict=True):
+        scale = max(1.0, float(theirs.abs().max()))
+        assert float((mine.double() - theirs).abs().max()) / scale < TOLERANCE[dtype], path
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_lenet_learns_and_two_runs_are_bit_equal(dtype: torch.dtype) -> None:
     def train() -> tuple[list[float], list[Tensor]]:
