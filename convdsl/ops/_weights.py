@@ -56,6 +56,16 @@ def _start(value: Any) -> Start:
     raise ArgumentError(f"one of {scaled}, {numbered}, or a number")
 
 
+def _bias_start(value: Any) -> Start:
+    """A start for a vector: rows of a matrix are orthogonal, numbers are not."""
+    if value == "orthogonal":
+        words = ", ".join(word for word in _SCALED if word != value)
+        raise ArgumentError(
+            f"one of {words}, (normal, x), ..., or a number, as biases are a vector"
+        )
+    return _start(value)
+
+
 def initializer(start: Start, fan_in: int, fan_out: int) -> Initializer:
     """The start in numbers."""
     word, *numbers = start
@@ -73,7 +83,7 @@ class Weighted(Layer):
         convert=_start,
         doc="how weights start: glorot_uniform, he_normal, ..., (normal, 0.01), a number",
     )
-    bias_init: Start = field(("zeros",), convert=_start, doc="how biases start; as init")
+    bias_init: Start = field(("zeros",), convert=_bias_start, doc="how biases start; as init")
     l1: float = field(0.0, convert=number(0.0), doc="the loss gets l1 * sum of |w| of the weights")
     l2: float = field(0.0, convert=number(0.0), doc="the loss gets l2 * sum of w^2 of the weights")
     max_norm: float | None = field(
