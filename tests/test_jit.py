@@ -26,7 +26,7 @@ def test_every_launch_binds_and_compiles_without_a_device() -> None:
     )
     assert done.returncode == 0, done.stderr
     # inference, forward, backward and loss each launch what the compiler recorded, and so does a
-    # step at once
+    # step at once; with no optimiser of ours, each of the three makes the copy of the weights
     recorded = Counter(launch.nest for launch in convdsl.compile(path).triton.launches)
     assert {"samples_pass", "weights_pass", "scaling_pass"} <= recorded.keys()
-    assert json.loads(done.stdout) == dict(sorted(recorded.items()))
+    assert json.loads(done.stdout) == dict(sorted({**recorded, "cast": 3}.items()))
