@@ -261,6 +261,9 @@ def check(net: Network, given: Numbers) -> None:
             (),
         ),
         ("input 3 net Dead = FC(3) as t - RELU - TANH - ID*2 - ADD{@t | @t}", ("drop_dead",)),
+        # weights that nothing learns from
+        ("input 2@4x4 net Dead = ID as t - POOL - CONV(2) - ADD{@t | @t}", ()),
+        ("input 2@4x4 net Dead = ID as t - CONV(2) - ADD{@t | @t} - FLATTEN, MSE", ()),
         # running statistics that move, and nobody who reads what was normalised
         ("input 3@4x4 net Dead = CONV(2) as t - BN - RELU - ADD{@t | @t}", ()),
         ("input 3@4x4 net Dead = ID as t - BN - RELU - ADD{@t | @t}", ("drop_dead",)),

@@ -96,7 +96,8 @@ def step(
     torch.manual_seed(0)
     model: Any = network.module(device="cpu", target=target, dtype=dtype)
     for parameter in model.parameters():  # zero biases hide mistakes
-        parameter.data += 0.05 * torch.randn_like(parameter)
+        # not randn_like, whose numbers follow the order in memory
+        parameter.data += 0.05 * torch.randn(parameter.shape)
     inputs, labels = batch_of(network, samples)
     if target == "torch":
         model = model.double()

@@ -130,6 +130,12 @@ def local_names(graph: Graph) -> dict[Value, str]:
     return names
 
 
+def orders_of_gradients(graph: Graph) -> dict[Value, tuple[int, ...]]:
+    """Axes in memory: a gradient lies as its parameter does, for autograd to take without copy."""
+    orders = {p.value: p.permute for p in graph.learned if p.permute}
+    return {gradient: orders[value] for value, gradient in graph.gradients if value in orders}
+
+
 class FunctionBody:
     """Writes the lines for a list of nodes into ``out``."""
 

@@ -11,7 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from convdsl.codegen.header import channels_last, class_name
-from convdsl.codegen.launches import SEED, EmittedLaunch, Kernels, Part, local_names, new_tensor
+from convdsl.codegen.launches import (
+    SEED,
+    EmittedLaunch,
+    Kernels,
+    Part,
+    local_names,
+    new_tensor,
+    orders_of_gradients,
+)
 from convdsl.codegen.losses import D_LOSS, LOSS, SCALE
 from convdsl.codegen.samples_pass import SamplesPass
 from convdsl.codegen.weights_pass import WeightsPass
@@ -41,8 +49,7 @@ class Step:
         self.names[self.labels] = "labels"
         parameters = {p.value for p in graph.parameters}
         self.gradients = {v: g for v, g in graph.gradients if v in parameters}
-        # a gradient lies in memory as its parameter does
-        self.orders = {self.gradients[p.value]: p.permute for p in graph.learned if p.permute}
+        self.orders = orders_of_gradients(graph)
         needed = {v for node in (*graph.nodes, *plan.samples, *plan.weights) for v in node.operands}
         needed |= {*self.gradients.values(), *graph.cotangents, LOSS, SCALE, self.labels}
         needed |= {self.output.value, *(p.value for p in self.output.constants)}

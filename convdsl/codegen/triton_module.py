@@ -17,7 +17,14 @@ from convdsl.codegen.header import (
     docstring,
 )
 from convdsl.codegen.heads import emit_heads, emit_results_type
-from convdsl.codegen.launches import EmittedLaunch, FunctionBody, Kernels, Part, local_names
+from convdsl.codegen.launches import (
+    EmittedLaunch,
+    FunctionBody,
+    Kernels,
+    Part,
+    local_names,
+    orders_of_gradients,
+)
 from convdsl.codegen.losses import emit_losses, loss_call
 from convdsl.codegen.step import Step
 from convdsl.codegen.writer import Writer
@@ -165,8 +172,7 @@ def _backward(
         out.line(f"{names[value]} = {names[value]}.contiguous()")
     out.line(f"new = {names[graph.cotangents[0]]}.new_empty")
     gradients = dict(graph.gradients)
-    # a gradient lies in memory as its parameter does: autograd takes it without a copy
-    orders = {gradients[p.value]: p.permute for p in graph.learned if p.permute}
+    orders = orders_of_gradients(graph)
     body = FunctionBody(out, kernels, names, needed, orders, graph.places)
     for value in dict.fromkeys(v for node in graph.backward for v in node.inputs):
         tensor = graph.places.root(value)

@@ -2935,18 +2935,22 @@ class KernelNetwork(Network):
             weight.data = logical(stored, order).copy_(weight.data)
 
     def kernel_weights(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-        """`WEIGHTS` among the network's ``tensors`` as kernels read them in one pass."""
-        weights = self._weights(tensors)
+        """`WEIGHTS` among the network's ``tensors`` as kernels read them in one pass.
+
+        Their axes are in the order of memory: what a pass saves of them may come back as a copy
+        without strides, as ``torch.autograd.graph.save_on_cpu`` makes one.
+        """
+        weights, orders = self._weights(tensors), self.WEIGHTS.values()
         if all(weight.dtype == dtype for weight in weights):
             with torch.no_grad():
-                orders = zip(weights, self.WEIGHTS.values(), strict=True)
-                return [w if lies(w, o) else w.permute(o).contiguous() for w, o in orders]
+                return [w.permute(o).contiguous() for w, o in zip(weights, orders, strict=True)]
         copies = self._copies_of(weights)
         alone = weights[0].is_cuda and torch.cuda.is_current_stream_capturing()
         views = copies.read(dtype, surely=alone and not self.in_step)
         if torch.is_grad_enabled():
             copies.given_out()
-        return views
+        with torch.no_grad():
+            return [view.permute(order) for view, order in zip(views, orders, strict=True)]
 
     def ready(self, dtype: torch.dtype) -> object:
         learned = parameters_of(self)
