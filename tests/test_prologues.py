@@ -29,8 +29,9 @@ def of_training(net: Network, target: str, size: tuple[int, ...], batch: int) ->
     """Output, running statistics and gradients of one step in training mode."""
     torch.manual_seed(0)
     model: nn.Module = net.module(device="cpu", target=target).train()
-    for p in model.parameters():
-        nn.init.uniform_(p, 0.3, 1.0) if p.dim() == 1 else nn.init.normal_(p, std=0.3)
+    with torch.no_grad():  # in the order of the axes, which need not be that of memory
+        for p in model.parameters():
+            p.copy_(torch.rand(p.shape) * 0.7 + 0.3 if p.dim() == 1 else torch.randn(p.shape) * 0.3)
     x = torch.randn(batch, *size, requires_grad=True)
     y = model(x)
     y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(1)))

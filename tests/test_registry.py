@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from convdsl.codegen.launches import orders_of_gradients
 from convdsl.compiler import Network, compile_text
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Graph, Parameter, Role
@@ -110,6 +111,7 @@ def test_kernels_agree_with_the_references(shape, text, name):
     inputs, parameters = data(graph)
     table = run_forward(graph, inputs, parameters)
     orders = {p.value: p.permute for p in graph.parameters}
+    made = orders_of_gradients(graph)
     generator = torch.Generator().manual_seed(1)
     for cotangent in graph.cotangents:
         table[cotangent] = torch.randn(
@@ -128,6 +130,7 @@ def test_kernels_agree_with_the_references(shape, text, name):
             parameters=short[count:],
             seed=-1,
             orders=[orders[v] for v in node.parameters],
+            made=[made.get(v) for v in node.outputs],
         )
         for value, mine, theirs in zip(node.outputs, ours, expected, strict=True):
             assert error(mine, theirs) < 1e-5, f"{node.op.title}: {value.name}"
