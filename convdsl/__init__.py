@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     from convdsl.optim import SGD as SGD
     from convdsl.optim import Adam as Adam
     from convdsl.optim import AdamW as AdamW
+    from convdsl.tuning.tune import tune as tune
 else:
 
     def __getattr__(name: str) -> object:
-        """`convdsl.weights` and the optimisers, which import torch, when first asked for."""
+        """What imports torch, when first asked for."""
         from importlib import import_module
 
         if name == "weights":
             return import_module("convdsl.weights")
         if name in ("SGD", "Adam", "AdamW"):
             return getattr(import_module("convdsl.optim"), name)
+        if name == "tune":
+            return import_module("convdsl.tuning.tune").tune
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -39,5 +42,6 @@ __all__ = [
     "compile",
     "compile_text",
     "load",
+    "tune",
     "weights",
 ]

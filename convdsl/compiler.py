@@ -6,7 +6,7 @@ torch nor triton: only `Network.module` does.
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,12 @@ from convdsl.codegen.torch_module import emit_torch
 from convdsl.codegen.traffic import Traffic, traffic
 from convdsl.codegen.triton_module import TritonText, emit_triton
 from convdsl.diagnostics import Diagnostic
+from convdsl.ir.choices import Choices
 from convdsl.ir.graph import Graph
 from convdsl.ir.printer import print_graph
 from convdsl.ir.verify import verify
 from convdsl.lower import Lowered, Options, lower
+from convdsl.passes.choose_tiles import choose_tiles
 from convdsl.passes.differentiate import differentiate
 from convdsl.passes.drop_dead import drop_dead
 from convdsl.passes.drop_identity import drop_identity
@@ -35,6 +37,7 @@ from convdsl.passes.pool_first import pool_first
 from convdsl.passes.recompute_masks import recompute_masks
 from convdsl.passes.split_layers import split_layers
 from convdsl.passes.step_at_once import AtOnce, step_at_once
+from convdsl.passes.use_library import use_library
 from convdsl.passes.use_running_statistics import use_running_statistics
 from convdsl.report.costs import Costs, measure
 from convdsl.report.document import report
@@ -63,17 +66,21 @@ PIPELINE: tuple[Pass, ...] = (
     ("recompute_masks", recompute_masks),
     ("pack_masks", pack_masks),
     ("drop_dead", drop_dead),
+    ("use_library", use_library),
     ("fuse_epilogues", fuse_epilogues),
     ("fuse_prologues", fuse_prologues),
     ("place_slices", place_slices),
+    ("choose_tiles", choose_tiles),
 )
 INFERENCE_PIPELINE: tuple[Pass, ...] = (
     ("drop_identity", partial(drop_identity, training=False)),
     ("drop_training_outputs", drop_training_outputs),
     ("use_running_statistics", use_running_statistics),
     ("drop_dead", drop_dead),
+    ("use_library", use_library),
     ("fuse_epilogues", fuse_epilogues),
     ("place_slices", place_slices),
+    ("choose_tiles", choose_tiles),
 )
 TORCH_PIPELINE: tuple[Pass, ...] = (("pool_first", pool_first),)
 #: passes that may be left out (`Network.without`); the others give the graph its meaning
@@ -87,6 +94,8 @@ OPTIONAL = frozenset(
         "fuse_epilogues",
         "fuse_prologues",
         "place_slices",
+        "choose_tiles",
+        "use_library",
         "pool_first",
         "step_at_once",
     }
@@ -120,13 +129,15 @@ class Network:
     """One compiled program.
 
     source, program, graph: the text, its syntax tree, the typed graph as lowered. warnings: lints
-    and remarks of the compilation. without: passes left out, for tests and for comparing.
+    and remarks of the compilation. without: passes left out, for tests and for comparing. choices:
+    what was measured on the device that code is for.
     """
 
     source: Source
     program: Program
     lowered: Lowered
     without: tuple[str, ...] = field(default=())
+    choices: Choices = field(default_factory=Choices)
 
     @property
     def graph(self) -> Graph:
@@ -144,12 +155,20 @@ class Network:
     @cached_property
     def fused(self) -> Graph:
         """The training graph after all passes: differentiated and fused."""
-        return run_passes(self.graph, PIPELINE, self.without)
+        return run_passes(self._chosen, PIPELINE, self.without)
 
     @cached_property
     def inference(self) -> Graph:
         """The graph that runs when no gradient is asked for."""
-        return run_passes(self.graph, INFERENCE_PIPELINE, self.without)
+        return run_passes(self._chosen, INFERENCE_PIPELINE, self.without)
+
+    @property
+    def _chosen(self) -> Graph:
+        return replace(self.graph, choices=self.choices)
+
+    def chosen(self, choices: Choices) -> "Network":
+        """The same program with what was measured on a device."""
+        return replace(self, choices=choices)
 
     @cached_property
     def at_once(self) -> AtOnce | None:
@@ -250,17 +269,20 @@ class Network:
         dtype: "torch.dtype | None" = None,
         target: str | None = None,
         layout: str = "NCHW",
+        kernels: str = "triton",
     ) -> "nn.Module":
         """A fresh, randomly initialised ``nn.Module``.
 
         device: default a CUDA or ROCm device if there is one, else the CPU. dtype: what it
         computes in, float32 by default; parameters are float32 masters. target: ``triton`` (the
         default on such devices) or ``torch``. layout: axis order of input maps, NCHW or NHWC.
-        Raises ValueError for a target the device cannot run.
+        kernels: ``triton``, ours alone, or ``auto``: the library does the convolutions that it was
+        seen to do faster. What `convdsl.tune` found on such a device is used for both. Raises
+        ValueError for a target the device cannot run.
         """
         from convdsl.runtime.module import make_module
 
-        return make_module(self, device, dtype, target, layout)
+        return make_module(self, device, dtype, target, layout, kernels)
 
     def __repr__(self) -> str:
         show = self.graph.notation.show
@@ -354,7 +376,8 @@ def load(
     dtype: "torch.dtype | None" = None,
     target: str | None = None,
     layout: str = "NCHW",
+    kernels: str = "triton",
     **options: Any,
 ) -> "nn.Module":
-    """``compile(path, **options).module(device, dtype, target, layout)`` in one call."""
-    return compile(path, **options).module(device, dtype, target, layout)
+    """``compile(path, **options).module(device, dtype, target, layout, kernels)`` in one call."""
+    return compile(path, **options).module(device, dtype, target, layout, kernels)

@@ -27,7 +27,7 @@ def run_forward(
     """Every value of the forward part. ``parameters`` by state_dict key."""
     values: Values = dict(zip(graph.inputs, inputs, strict=True))
     values |= {p.value: parameters[p.path] for p in graph.parameters}
-    _run(graph.nodes, values, training)
+    run_nodes(graph.nodes, values, training)
     return values
 
 
@@ -36,14 +36,15 @@ def run_backward(
 ) -> Values:
     """Gradients of inputs and parameters (by their value), from dLoss/dOutput."""
     table = dict(values) | dict(zip(graph.cotangents, cotangents, strict=True))
-    _run(graph.backward, table, training)
+    run_nodes(graph.backward, table, training)
     return {value: table[gradient] for value, gradient in graph.gradients}
 
 
-def _run(nodes: Iterable[Node], values: Values, training: bool) -> None:
+def run_nodes(nodes: Iterable[Node], values: Values, training: bool) -> None:
+    """Add to ``values`` what the nodes make of them."""
     for node in nodes:
         if isinstance(node.op, Group):
-            _run(members(node), values, training)
+            run_nodes(members(node), values, training)
             continue
         scope: dict[str, Any] = {"torch": torch, "F": F, "training": training, "seed": -1}
         names = [f"operand_{i}" for i in range(len(node.operands))]

@@ -1,10 +1,11 @@
 """What all tests share: the interpreter, golden files.
 
-Triton decides at import whether kernels are interpreted, so nothing here may import it.
+Triton decides at import whether kernels are interpreted, so nothing here may import it earlier.
 """
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,18 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("TRITON_INTERPRET", "1")
         # the tensors are tiny, and the tests run side by side
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        _interpret_without_overflow_checks()
+
+
+def _interpret_without_overflow_checks() -> None:
+    """They work out every integer twice, and half the time of the tests went there.
+
+    No tensor here is large enough for 32 bits to overflow.
+    """
+    from triton.runtime import interpreter
+
+    builder = interpreter.interpreter_builder
+    builder.options = replace(builder.options, sanitize_overflow=False)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

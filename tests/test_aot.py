@@ -18,9 +18,7 @@ from typing import Any
 import pytest
 
 import convdsl.kernels
-from benchmarks.aot.build import TARGETS, Facts, Target, build_all, triton_version
 from benchmarks.aot.describe import describe
-from benchmarks.aot.plan import IMPORTS, Argument, Kernel, cut_out, definitions, plan
 from benchmarks.aot.table import (
     TRITON,
     Planned,
@@ -37,6 +35,8 @@ from benchmarks.aot.table import (
 from convdsl.ir.graph import Value
 from convdsl.ir.launch import Size
 from convdsl.ir.op import HEADS, LAYERS
+from convdsl.tuning.build import TARGETS, Facts, Target, build_all, triton_version
+from convdsl.tuning.plan import IMPORTS, Argument, Kernel, cut_out, definitions, plan
 
 PROGRAMS = all_programs()
 NETWORKS = dict(PROGRAMS)  # of a layer's programs the last

@@ -24,7 +24,7 @@ from benchmarks.cpu.contest import (
     make_run,
 )
 from benchmarks.cpu.peers import PEERS
-from benchmarks.timing import WARM_UPS, Times, interleave
+from convdsl.tuning.timing import WARM_UPS, Times, interleave
 
 
 def test_runs_are_timed_in_turn_each_first_once() -> None:

@@ -13,14 +13,14 @@ import convdsl
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import ceilings, conv, record
 from benchmarks.gpu.budget import Budget
-from benchmarks.gpu.device import Cpu
 from benchmarks.gpu.layer import PARTS, layers, our_runs, their_runs
 from benchmarks.gpu.networks import batches, load, loss_of, peer
 from benchmarks.gpu.parity import compare, parity
 from benchmarks.gpu.peers import PEERS, Peer, prepare
 from benchmarks.gpu.train import best_peer, operations, roofline
-from benchmarks.timing import Times
 from benchmarks.traffic import BATCHES
+from convdsl.tuning.device import Cpu
+from convdsl.tuning.timing import Times
 
 SMALL = "input 4@5x6\nnet Small = CONV(6, F=3, S=2) - DWCONV(3) - CONV(8, F=1, bias=false)"
 

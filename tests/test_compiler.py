@@ -70,5 +70,5 @@ def test_passes_can_be_chosen() -> None:
     ("name", "why"), [("fuse", "is no pass"), ("differentiate", "always runs")]
 )
 def test_a_pass_that_cannot_be_chosen_is_named(name: str, why: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} {why}; those that may be left out: drop_dead"):
+    with pytest.raises(ValueError, match=f"{name} {why}; those that may be left out: choose_tiles"):
         convdsl.compile_text("input 8@4x4 net A = RELU", passes=[name])

@@ -100,7 +100,7 @@ def test_random_programs_with_any_breaks_and_comments(text: str, data: st.DataOb
     check(spread)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(programs(items=6, depth=3), st.integers(1, 40))
 def test_long_names_and_many_words_on_a_line(text: str, times: int) -> None:
     """Everything on as few lines as possible, and too long for them."""

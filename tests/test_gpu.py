@@ -1,6 +1,7 @@
 """The generated kernels on a CUDA or ROCm device, bfloat16 included (`pytest -m gpu`)."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ import convdsl
 from convdsl.codegen.triton_module import emit_triton
 from convdsl.compiler import INFERENCE_PIPELINE, PIPELINE, run_passes
 from convdsl.reference import run_forward
+from convdsl.runtime import tuned
 from convdsl.runtime.load import load_text
+from convdsl.tuning import tune as tune_module
 from tests.graphs import NETWORKS, network, random_inputs, random_parameters
 
 pytestmark = pytest.mark.gpu
@@ -255,3 +258,27 @@ def test_a_graph_reads_nothing_beyond_the_classes() -> None:
         step(x, y)
     assert step(x, y + 10**9).isnan()
     assert step(x, y).isfinite()
+
+
+def test_tuning_keeps_what_is_faster_and_right(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tuned, "own_folder", lambda: tmp_path)
+    monkeypatch.setattr(tune_module, "own_folder", lambda: tmp_path)
+    net = convdsl.compile_text(
+        "input 16@14x14 net N = CONV(32, F=1, bias=false) - BN - RELU - CONV(32, F=1, bias=false)"
+        " - BN - RELU - CONV(32) - RELU - POOL - FC(10), SOFTMAX"
+    )
+    found = convdsl.tune(net, batch=64, dtype=torch.float16, kernels="auto")
+    assert found.choices.tiles and len(list(tmp_path.iterdir())) == 1
+    x = torch.randn(8, 16, 14, 14, device="cuda").half()
+    y = torch.randint(10, (8,), device="cuda")
+    losses = []
+    state = net.module(target="torch").state_dict()
+    for kernels in ("triton", "auto"):
+        model = net.module(dtype=torch.float16, kernels=kernels)
+        model.load_state_dict(state)
+        losses.append(float(model(x, y)))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+    again = convdsl.tune(net, batch=64, dtype=torch.float16, kernels="auto")
+    assert len(again.found) < len(found.found)

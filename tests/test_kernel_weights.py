@@ -17,10 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from triton.runtime import interpreter
 
 import convdsl
-from benchmarks.aot.build import TARGETS, build_all
-from benchmarks.aot.plan import Argument, Kernel, cut_out
 from convdsl.runtime import tensor_table
 from convdsl.runtime.training_step import TrainingStep
+from convdsl.tuning.build import TARGETS, build_all
+from convdsl.tuning.plan import Argument, Kernel, cut_out
 from tests.memory_driver import watched
 from tests.test_training_step import FakeGraphs
 
@@ -28,7 +28,7 @@ SMALL = "input 6x6x2\nnet Small = CONV(4, bias=false) - BN - RELU - POOL - FC(3)
 #: every layer whose weights lie in another order than torch's, and those whose do not
 ORDERED = """\
 module twice = CONV(4, F=1) - TANH
-input 8x7x3
+input 6x5x3
 net Ordered = CONV(4, bias=position) - twice - DWCONV(F=3) - twice - UPCONV(3, F=3, S=1, P=1)
     - LOCAL(2) - FILTER(sharpen) - SEPCONV(4) - POOL - FLATTEN - FC(3), SOFTMAX
 """
@@ -152,7 +152,7 @@ def test_training_is_that_of_torch(name: str, optimizer: str) -> None:
         model = network(PROGRAMS[name], torch.float32, target)
         stepper = getattr(library, optimizer)(model.parameters(), lr=0.05, **options)
         losses = []
-        for _ in range(5):
+        for _ in range(3):
             loss = model(*batch(model))
             stepper.zero_grad()
             loss.backward()

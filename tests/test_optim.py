@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import convdsl
-from benchmarks.aot.build import TARGETS, build_all
-from benchmarks.aot.plan import Argument, Kernel, cut_out
 from convdsl.runtime import tensor_table
+from convdsl.tuning.build import TARGETS, build_all
+from convdsl.tuning.plan import Argument, Kernel, cut_out
 
 KERNELS = Path(convdsl.__file__).parent / "kernels"
 TOLERANCE = 1e-6

@@ -208,9 +208,9 @@ def test_a_gradient_that_half_precision_has_no_number_for() -> None:
 @pytest.mark.parametrize("name", ["lenet5", "digits"])
 def test_the_networks_are_the_same_as_by_layers(name: str) -> None:
     network = convdsl.compile(f"networks/{name}.cnn")
-    ours = step(network, 3)
-    alike(ours, step(by_layers(network), 3))
-    alike(ours, step(network, 3, "torch"))
+    ours = step(network, 2)
+    alike(ours, step(by_layers(network), 2))
+    alike(ours, step(network, 2, "torch"))
 
 
 @pytest.mark.parametrize("name", OTHERWISE)
@@ -306,14 +306,15 @@ def all_launches() -> Iterator[list[str]]:
     seen += [launch.kernel for launch in kernels] + operations.seen
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize(
+    "optimizer, dtype", [("SGD", torch.float32), ("Adam", torch.float16), ("AdamW", torch.float32)]
+)
 def test_a_step_of_lenet_is_six_launches_at_most(optimizer: str, dtype: torch.dtype) -> None:
     network = convdsl.compile("networks/lenet5.cnn")
     model: Any = network.module(device="cpu", target="triton", dtype=dtype)
     options = {"lr": 0.01, "momentum": 0.9} if optimizer == "SGD" else {}
     step = model.training_step(getattr(convdsl, optimizer)(model.parameters(), **options))
-    (x,), y = batch_of(network, 2)
+    (x,), y = batch_of(network, 1)
     x = x.to(dtype)
     step(x, y)  # makes the optimiser's state
     with all_launches() as seen:

@@ -23,7 +23,6 @@ from dataclasses import asdict
 
 import click
 
-from benchmarks.aot.build import TARGETS, Facts, Target, build_all, triton_version
 from benchmarks.aot.table import (
     ALWAYS,
     Planned,
@@ -35,6 +34,7 @@ from benchmarks.aot.table import (
     violations,
     write,
 )
+from convdsl.tuning.build import TARGETS, Facts, Target, build_all, triton_version
 
 
 @click.command()

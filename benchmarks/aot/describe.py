@@ -8,7 +8,7 @@ the constants that loop nests have in common; all others it writes in full.
 
 from collections.abc import Callable, Iterable
 
-from benchmarks.aot.plan import Constant, Kernel
+from convdsl.tuning.plan import Constant, Kernel
 
 Constants = dict[str, Constant]
 #: constants that follow from others

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.aot.build import TARGETS, Facts, Target
 from benchmarks.aot.describe import describe
 from benchmarks.aot.layers import layer_programs
-from benchmarks.aot.plan import Kernel, plan
 from convdsl.compiler import Network, compile
+from convdsl.tuning.build import TARGETS, Facts, Target
+from convdsl.tuning.plan import Kernel, plan
 
 ROOT = Path(__file__).parent.parent.parent
 TABLES = ROOT / "tests" / "golden" / "aot"

@@ -39,7 +39,7 @@ from benchmarks.cpu.contest import (
     contenders,
     make_run,
 )
-from benchmarks.timing import ROUND, Clock, Times, interleave
+from convdsl.tuning.timing import ROUND, Clock, Times, interleave
 
 
 @click.command()

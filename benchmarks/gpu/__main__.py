@@ -20,12 +20,12 @@ import torch
 from benchmarks.gpu import ceilings, record
 from benchmarks.gpu.budget import Budget
 from benchmarks.gpu.conv import convolutions
-from benchmarks.gpu.device import Cpu, Cuda, Device
 from benchmarks.gpu.networks import DTYPES, QUICK, batch_of
 from benchmarks.gpu.parity import parity
 from benchmarks.gpu.peers import PEERS
 from benchmarks.gpu.train import train
 from benchmarks.traffic import BATCHES
+from convdsl.tuning.device import Cpu, Cuda, Device
 
 PARTS = ("bandwidth", "matmul", "conv", "train", "parity")
 #: the parts that run on a CPU

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.device import Device
-from benchmarks.timing import Times, interleave
+from convdsl.tuning.device import Device
+from convdsl.tuning.timing import Times, interleave
 
 ROUNDS = 5
 ROUND_SECONDS = 0.1

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.budget import Budget
-from benchmarks.gpu.device import Device
 from benchmarks.gpu.layer import PARTS, Layer, Runs, layers, our_runs, their_runs
 from benchmarks.gpu.networks import DTYPES, channels_last, load
 from benchmarks.gpu.train import summary
-from benchmarks.timing import interleave
+from convdsl.tuning.device import Device
+from convdsl.tuning.timing import interleave
 
 ROUNDS = 7
 #: seconds of the kernels themselves; emptying the cache takes several times as long

@@ -16,10 +16,10 @@ from torch import Tensor
 
 import convdsl
 from benchmarks.gpu.budget import Budget
-from benchmarks.gpu.device import Device
 from benchmarks.gpu.networks import DTYPES, batches, load, loss_of, peer
 from benchmarks.gpu.peers import LEARNING_RATE, MOMENTUM, Step, eager_step
 from convdsl.compiler import Network
+from convdsl.tuning.device import Device
 
 STEPS, QUICK_STEPS = 200, 12
 #: different batches, met again and again; a loss is a mean over one round of them

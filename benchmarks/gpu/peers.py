@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu.device import Device
 from benchmarks.gpu.networks import Loss, loss_of
+from convdsl.tuning.device import Device
 
 Step = Callable[[Tensor, Tensor], Tensor]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.device import Device
 from convdsl import __version__
+from convdsl.tuning.device import Device
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 import convdsl
 from benchmarks.gpu.budget import Budget
-from benchmarks.gpu.device import Device
 from benchmarks.gpu.networks import DTYPES, batches, load, peer
 from benchmarks.gpu.peers import LEARNING_RATE, MOMENTUM, PEERS, Step, prepare
-from benchmarks.timing import Times, interleave
 from convdsl.compiler import Network
 from convdsl.ir.op import Layer
+from convdsl.tuning.device import Device
+from convdsl.tuning.timing import Times, interleave
 
 ROUNDS = 7
 #: seconds in which a run is called again and again, in each round

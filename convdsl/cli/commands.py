@@ -7,6 +7,7 @@ from convdsl.cli.check import check
 from convdsl.cli.compile import compile_command
 from convdsl.cli.fmt import fmt
 from convdsl.cli.reference import explain, layers
+from convdsl.cli.tune import tune
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -16,5 +17,5 @@ def commands() -> None:
     Triton training code."""
 
 
-for _command in (compile_command, check, fmt, explain, layers):
+for _command in (compile_command, check, fmt, tune, explain, layers):
     commands.add_command(_command)

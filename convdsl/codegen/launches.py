@@ -49,6 +49,8 @@ class Part(Enum):
 class EmittedLaunch:
     """One launch as written: arguments by name (``aux`` a tuple of values), EPILOGUE by name.
 
+    A call of a library has no warps, and as arguments what it ``reads`` and what is ``made``.
+
     prologues: by the hole, ``X_PROLOGUE``. touched: as in `Launch`. inner: what a kernel of several
     launches does, each launch as if it were one by itself; see `convdsl.codegen.at_once`.
     """
@@ -63,6 +65,11 @@ class EmittedLaunch:
     touched: Mapping[Value, str]
     prologues: Mapping[str, str] = field(default_factory=dict)
     inner: tuple["EmittedLaunch", ...] = ()
+
+    @property
+    def is_ours(self) -> bool:
+        """A kernel of ours, not a call of a library."""
+        return self.warps > 0
 
     @property
     def holes(self) -> dict[str, str]:
@@ -199,6 +206,9 @@ class FunctionBody:
             self.out.comment(comment)
             self.slice(node.output, place.whole, place.start)
             return
+        if (calls := node.op.call(*(self.names[v] for v in node.operands))) is not None:
+            self.call(node, calls, comment)
+            return
         group = node.op if isinstance(node.op, Group) else Group((node,), stored)
         schedule = group.schedule(node, Tail(group.result))
         if not schedule.launches:  # others have made all of it
@@ -213,6 +223,22 @@ class FunctionBody:
         prologues = {chain[-1].output: prologue(chain, self.places) for chain in group.prologues}
         schedule = group.schedule(node, Tail(group.result, alone=self.alone))
         self.schedule(schedule, comment, self.epilogue(group), prologues)
+
+    def call(self, node: Node, calls: Sequence[str], comment: str) -> None:
+        """``name = torch.convolution(...)``, into the slice it lies in if it has no tensor."""
+        self.out.comment(comment)
+        for value, expression in zip(node.outputs, calls, strict=True):
+            if value not in self.needed:
+                continue
+            if value in self.places.of:
+                self.allocate(value)
+                self.out.line(f"{self.names[value]}.copy_({expression})")
+            else:
+                self.out.assign(self.names[value], expression)
+            moved: dict[str, Given | tuple[Value, ...]] = {"reads": node.operands, "made": value}
+            self.kernels.launches.append(
+                EmittedLaunch(self.kernels.part, node.op.title, moved, None, 0, 0, comment, {})
+            )
 
     def epilogue(self, group: Group) -> Epilogue | None:
         return epilogue(group, self.places)

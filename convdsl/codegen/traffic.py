@@ -134,6 +134,10 @@ class _Count:
         return self._bytes(read, batch), self._bytes(written, batch)
 
     def _accesses(self, launch: EmittedLaunch, function: str) -> Accesses:
+        if not launch.is_ours:
+            reads = launch.arguments["reads"]
+            count = len(reads) if isinstance(reads, tuple) else 0
+            return Accesses({f"reads[{i}]" for i in range(count)}, {"made"})
         key = function, tuple(launch.holes.items())
         if key not in self.known:
             self.known[key] = accesses(self.functions, function, launch.holes)

@@ -15,6 +15,7 @@ from convdsl.ir.types import Notation, TensorType
 from convdsl.source import Span
 
 if TYPE_CHECKING:
+    from convdsl.ir.choices import Choices
     from convdsl.ir.head import Head
     from convdsl.ir.op import Initializer, Op
 
@@ -161,7 +162,7 @@ class Graph:
     cotangents: for every output the value that carries dLoss/dOutput, in the same order.
     gradients: pairs (input or parameter value, value holding its gradient). updates: pairs (value
     of a parameter of role STATE, value it has after a training step). places: see
-    `passes.place_slices`.
+    `passes.place_slices`. choices: what was measured on the device that it is for.
     """
 
     name: str
@@ -175,6 +176,7 @@ class Graph:
     gradients: tuple[tuple[Value, Value], ...] = ()
     updates: tuple[tuple[Value, Value], ...] = ()
     places: Places = field(default_factory=Places)
+    choices: "Choices | None" = None
 
     @property
     def learned(self) -> tuple[Parameter, ...]:

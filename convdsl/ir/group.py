@@ -13,6 +13,7 @@ from convdsl.ir.graph import Node, Origin, Value
 from convdsl.ir.launch import Band, Schedule, Tail
 from convdsl.ir.op import Op
 from convdsl.ir.reduction import RowReduction, bands_of
+from convdsl.ir.tile import Tile
 from convdsl.ir.types import TensorType
 
 
@@ -22,7 +23,7 @@ class Group(Op):
 
     Each of the ``prologues`` is a chain of pointwise nodes that makes an input of the anchor as its
     kernel loads it. The group's node lists as outputs the values of ``nodes`` that are ``stored``,
-    and all of bits and reductions. by_rows: see `Tail`.
+    and all of bits and reductions. by_rows, tile: see `Tail`.
     """
 
     nodes: tuple[Node, ...]
@@ -31,6 +32,7 @@ class Group(Op):
     reductions: tuple[Node, ...] = ()
     prologues: tuple[tuple[Node, ...], ...] = ()
     by_rows: bool = False
+    tile: Tile | None = None
 
     @property
     def anchor(self) -> Node:
@@ -108,12 +110,12 @@ class Group(Op):
     def _of_anchor(self, alone: bool = False) -> Schedule:
         """The anchor's launches, with the pooling, if any, handed to its kernel."""
         made = frozenset(chain[-1].output for chain in self.prologues)
-        if self.pool is None:
-            tail = Tail(self.result, made=made, alone=alone, by_rows=self.by_rows)
-            return self.anchor.op.schedule(self.anchor, tail)
-        index = self.pool.outputs[1] if self.pool.outputs[1] in self.stored else None
-        pool = self.pool.op.pool_window
-        return self.anchor.op.schedule(self.anchor, Tail(self.result, pool, index, alone=alone))
+        tile = None if alone else self.tile
+        tail = Tail(self.result, made=made, alone=alone, by_rows=self.by_rows, tile=tile)
+        if self.pool is not None:
+            index = self.pool.outputs[1] if self.pool.outputs[1] in self.stored else None
+            tail = replace(tail, pool=self.pool.op.pool_window, index=index)
+        return self.anchor.op.schedule(self.anchor, tail)
 
 
 def members(node: Node) -> tuple[Node, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from convdsl.ir.graph import Value
+from convdsl.ir.tile import Tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,23 @@ class Band:
 
 
 @dataclass(frozen=True, slots=True)
+class Product:
+    """The matrix product that a launch is: rows x depth times depth x columns, ``count`` of them.
+
+    Each an expression of the batch size ``n``.
+    """
+
+    rows: str
+    columns: str
+    depth: str
+    count: int = 1
+
+    def sizes(self, n: int) -> tuple[int, int, int]:
+        """(rows, columns, depth) for a batch of ``n``."""
+        return worked_out(self.rows, n), worked_out(self.columns, n), worked_out(self.depth, n)
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """One kernel launch.
 
@@ -92,6 +110,7 @@ class Launch:
     band: None when the tiles that EPILOGUE gets are no bands of rows, or short ones.
     touched: of tensors that are not read or written whole, how many elements are: expressions of
         ``n``, for `convdsl.codegen.traffic`.
+    product: of a launch whose tile may be chosen (`Tail.tile`), BLOCK_M, BLOCK_N and BLOCK_K.
     """
 
     nest: Nest
@@ -101,6 +120,7 @@ class Launch:
     stages: int = 2
     band: Band | None = None
     touched: Mapping[Value, str] = field(default_factory=dict)
+    product: Product | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +131,8 @@ class Tail:
     before the store, with ``index`` receiving the winner's place (None: nobody needs it). made:
     inputs that lie nowhere in memory, but are made by a PROLOGUE as the kernel loads them. alone:
     one program does all of the launch by itself, for a few samples. by_rows: of two nests that
-    would do, the one that has the strides of its tensors.
+    would do, the one that has the strides of its tensors. tile: of a matrix product, instead of
+    the static choice.
     """
 
     output: Value
@@ -120,6 +141,7 @@ class Tail:
     made: frozenset[Value] = frozenset()
     alone: bool = False
     by_rows: bool = False
+    tile: Tile | None = None
 
 
 @dataclass(frozen=True, slots=True)

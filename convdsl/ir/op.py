@@ -155,6 +155,14 @@ class Op(ABC):
         """The launches that compute ``node``, storing ``tail.output``."""
         raise NotImplementedError(f"{type(self).__name__} has no kernel of its own")
 
+    def call(self, *operands: str) -> tuple[str, ...] | None:
+        """A torch expression for every output, where no kernel of ours does it; else None.
+
+        Operands and results lie in memory as kernels have them, channels last but for parameters'
+        gradients; ``n`` is the batch.
+        """
+        return None
+
     def is_view(self, x: TensorType) -> bool:
         """True when the output is the input ``x`` under another type: no data moves."""
         return False

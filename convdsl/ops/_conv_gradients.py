@@ -44,9 +44,8 @@ class ConvGradInput(Op):
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         dy, weight = node.operands
         if tail.made:
-            return Schedule((rows_products.grad_input(self.geometry, dy, weight, tail.output),))
-        made = launches.grad_input(self.geometry, dy, weight, None, tail.output, tail.alone)
-        return Schedule((made,))
+            return Schedule((rows_products.grad_input(self.geometry, dy, weight, tail),))
+        return Schedule((launches.grad_input(self.geometry, dy, weight, None, tail),))
 
     def prologue_places(self, *inputs: TensorType) -> tuple[int, ...]:
         return (0,) if self.geometry.is_product else ()
@@ -79,7 +78,7 @@ class ConvGradWeight(Op):
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         (x, dy), (dw, *db) = node.inputs, node.outputs
         grad_weight = rows_products.grad_weight if tail.made else launches.grad_weight
-        return grad_weight(self.geometry, x, dy, dw, db[0] if db else None)
+        return grad_weight(self.geometry, x, dy, dw, db[0] if db else None, tail.tile)
 
     def prologue_places(self, *inputs: TensorType) -> tuple[int, ...]:
         return (0, 1) if self.geometry.is_product else ()

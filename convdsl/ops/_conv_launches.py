@@ -4,10 +4,12 @@ A transposed convolution uses the same three with their roles exchanged, so what
 be a gradient. Sequences are maps of height 1.
 """
 
+from dataclasses import replace
 from math import gcd, prod
 
 from convdsl.ir.graph import Value
-from convdsl.ir.launch import Band, Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.launch import Band, Launch, Nest, Product, Schedule, Size, Tail
+from convdsl.ir.tile import Tile
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops._convolution import Geometry
 from convdsl.ops._reduce import total_of
@@ -15,7 +17,6 @@ from convdsl.ops._rows import stride_of
 from convdsl.ops._tiles import (
     SHORTEST_BAND,
     TYPICAL_BATCH,
-    Tile,
     depth_block,
     product_tile,
     splits,
@@ -34,7 +35,7 @@ def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tai
     columns, channels = geometry.group_filters, geometry.group_channels
     block_k = tap_block(channels, geometry.taps)
     batch = 1 if tail.alone else TYPICAL_BATCH
-    tile = product_tile(batch * pixels, columns, block_k, geometry.groups)
+    tile = tail.tile or product_tile(batch * pixels, columns, block_k, geometry.groups)
     tiles = -(-columns // tile.n) * geometry.groups
     return Launch(
         Nest("conv_forward", "conv_forward"),
@@ -59,24 +60,22 @@ def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tai
         tile.stages,
         None if tail.pool else band_of(geometry.groups, columns, tile, tiles, pixels),
         geometry.touched_of_x(x, outputs[-len(geometry.y.spatial) :]),
+        Product(f"n * {pixels}", f"{columns}", f"{channels * geometry.taps}", geometry.groups),
     )
 
 
 def grad_input(
-    geometry: Geometry, dy: Value, weight: Value, bias: Value | None, dx: Value, few: bool = False
+    geometry: Geometry, dy: Value, weight: Value, bias: Value | None, tail: Tail
 ) -> Launch:
-    """``dx`` = the full convolution of dy with the filters turned by 180 degrees, plus bias.
-
-    few: the batch is some samples only.
-    """
+    """``tail.output`` = the full convolution of dy with the turned filters, plus bias."""
     window = over_a_map(geometry.window)
     stride_h, stride_w = window.stride
     height, width = as_map(geometry.x).spatial
     pixels = -(-height // stride_h) * -(-width // stride_w)
     columns = geometry.group_channels
-    programs = geometry.groups * stride_h * stride_w
-    block_k = depth_block(geometry.group_filters)
-    tile = product_tile((1 if few else TYPICAL_BATCH) * pixels, columns, block_k, programs)
+    phases = stride_h * stride_w
+    programs = geometry.groups * phases
+    tile = tail.tile or _grad_input_tile(geometry, programs, pixels, tail.alone)
     tiles = -(-columns // tile.n) * geometry.groups
     return Launch(
         Nest("conv_grad_input", "conv_grad_input"),
@@ -84,23 +83,38 @@ def grad_input(
             "dy_ptr": dy,
             "w_ptr": weight,
             "bias_ptr": bias,
-            "dx_ptr": dx,
+            "dx_ptr": tail.output,
             "rows": Size(f"n * {pixels}"),
             **geometry.constants,
             "DY_STRIDE": stride_of(dy, geometry.y.channels),
-            "DX_STRIDE": stride_of(dx, geometry.x.channels),
+            "DX_STRIDE": stride_of(tail.output, geometry.x.channels),
             "PERIOD_H": stride_h // gcd(stride_h, window.dilation[0]),
             "PERIOD_W": stride_w // gcd(stride_w, window.dilation[1]),
             "BLOCK_M": tile.m,
             "BLOCK_N": tile.n,
             "BLOCK_K": tile.k,
         },
-        (f"triton.cdiv(n * {pixels}, {tile.m}) * {tiles}", str(stride_h * stride_w)),
-        4 if (tile.m, tile.n) == (64, 64) else tile.warps,  # what ptxas spills decides
+        (f"triton.cdiv(n * {pixels}, {tile.m}) * {tiles}", str(phases)),
+        tile.warps,
         tile.stages,
-        band_of(geometry.groups, columns, tile, tiles, pixels, stride_h * stride_w),
+        band_of(geometry.groups, columns, tile, tiles, pixels, phases),
         geometry.touched_of_y(dy),
+        # every phase of a stride has its share of the taps
+        Product(
+            f"n * {pixels}",
+            f"{columns}",
+            f"{-(-geometry.group_filters * geometry.taps // phases)}",
+            programs,
+        ),
     )
+
+
+def _grad_input_tile(geometry: Geometry, programs: int, pixels: int, few: bool) -> Tile:
+    """few: the batch is some samples only."""
+    rows, block_k = (1 if few else TYPICAL_BATCH) * pixels, depth_block(geometry.group_filters)
+    tile = product_tile(rows, geometry.group_channels, block_k, programs)
+    # what ptxas spills decides
+    return replace(tile, warps=4) if (tile.m, tile.n) == (64, 64) else tile
 
 
 def band_of(
@@ -115,19 +129,31 @@ def band_of(
     return Band(tile.m, index, pixels, phases)
 
 
-def shares_of(geometry: Geometry, dw: Value, db: Value | None, tiles: int) -> Value:
-    """What stretches of pixels add to the gradients, where one stretch has so many programs."""
-    split = splits(tiles, TYPICAL_BATCH * geometry.pixels)
+def product_over_pixels(geometry: Geometry) -> Product:
+    """What a weight gradient is."""
+    columns = geometry.taps * geometry.group_channels
+    pixels = f"n * {geometry.pixels}"
+    return Product(f"{geometry.group_filters}", f"{columns}", pixels, geometry.groups)
+
+
+def shares_of(geometry: Geometry, dw: Value, db: Value | None, tiles: int, split: int = 0) -> Value:
+    """What stretches of pixels add to the gradients, where one stretch has so many programs.
+
+    split: how many stretches, 0 for what the number of programs asks for.
+    """
+    split = split or splits(tiles, TYPICAL_BATCH * geometry.pixels)
     size = dw.type.elements + (db.type.elements if db is not None else 0)
     return Value(f"{dw.name}_partial", TensorType((split, size), DType.FLOAT32, False))
 
 
-def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | None) -> Schedule:
+def grad_weight(
+    geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | None, tile: Tile | None = None
+) -> Schedule:
     """dw in the weight's order, and db unless None: shares over stretches of pixels, then a sum."""
     taps, channels = geometry.taps, geometry.group_channels
-    tile = weight_gradient_tile(geometry.group_filters, taps * channels)
+    tile = tile or weight_gradient_tile(geometry.group_filters, taps * channels)
     tiles = -(-geometry.group_filters // tile.m) * -(-taps * channels // tile.n) * geometry.groups
-    partial = shares_of(geometry, dw, db, tiles)
+    partial = shares_of(geometry, dw, db, tiles, tile.splits)
     split = partial.type.shape[0]
     shares = Launch(
         Nest("conv_grad_weight", "conv_grad_weight"),
@@ -149,6 +175,7 @@ def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | 
         tile.warps,
         tile.stages,
         touched=geometry.touched_of_x(x),
+        product=product_over_pixels(geometry),
     )
     total = total_of(partial, dw, db)
     return Schedule((shares, total), (partial,))

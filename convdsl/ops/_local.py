@@ -12,10 +12,10 @@ from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size, Tail
 from convdsl.ir.op import Op, ParameterSpec, Window
+from convdsl.ir.tile import Tile
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops._tiles import (
     TYPICAL_BATCH,
-    Tile,
     depth_block,
     product_tile,
     tap_block,

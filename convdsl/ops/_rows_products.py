@@ -4,24 +4,37 @@ A convolution that meets every pixel by one tap, alone and in one group, is a pr
 channels: row i of x makes row i of y.
 """
 
+from dataclasses import replace
+
 from convdsl.ir.graph import Value
-from convdsl.ir.launch import Launch, Nest, Schedule, Size, Tail
-from convdsl.ops._conv_launches import band_of, shares_of
+from convdsl.ir.launch import Launch, Nest, Product, Schedule, Size, Tail
+from convdsl.ir.tile import Tile
+from convdsl.ops._conv_launches import band_of, product_over_pixels, shares_of
 from convdsl.ops._convolution import Geometry
 from convdsl.ops._reduce import total_of
-from convdsl.ops._tiles import TYPICAL_BATCH, Tile, depth_block, product_tile, weight_gradient_tile
+from convdsl.ops._tiles import TYPICAL_BATCH, depth_block, product_tile, weight_gradient_tile
 
 
 def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tail: Tail) -> Launch:
     """``tail.output`` = x convolved with the weight, plus bias."""
     filters, channels, *_ = geometry.weight
-    return _product(geometry, x, weight, bias, tail.output, (channels, filters), (1, channels))
+    return _product(geometry, x, weight, bias, tail, (channels, filters), (1, channels))
 
 
-def grad_input(geometry: Geometry, dy: Value, weight: Value, dx: Value) -> Launch:
-    """``dx`` = dy times the transposed weight."""
+def grad_input(geometry: Geometry, dy: Value, weight: Value, tail: Tail) -> Launch:
+    """``tail.output`` = dy times the transposed weight."""
     filters, channels, *_ = geometry.weight
-    return _product(geometry, dy, weight, None, dx, (filters, channels), (channels, 1))
+    return _product(geometry, dy, weight, None, tail, (filters, channels), (channels, 1))
+
+
+def _product_tile(rows: int, columns: int, depth: int) -> Tile:
+    tile = product_tile(rows, columns, depth_block(depth))
+    return replace(tile, k=min(tile.k, 32)) if _is_middling(tile) else tile
+
+
+def _weight_tile(filters: int, channels: int) -> Tile:
+    tile = weight_gradient_tile(filters, channels)
+    return replace(tile, stages=2) if _is_middling(tile) else tile
 
 
 def _is_middling(tile: Tile) -> bool:
@@ -34,14 +47,14 @@ def _product(
     x: Value,
     weight: Value,
     bias: Value | None,
-    y: Value,
+    tail: Tail,
     sizes: tuple[int, int],
     strides: tuple[int, int],
 ) -> Launch:
     """sizes, strides: of the weight along the contraction, and along the columns."""
     (depth, columns), (by_depth, by_column) = sizes, strides
     pixels = geometry.pixels
-    tile = product_tile(TYPICAL_BATCH * pixels, columns, depth_block(depth))
+    tile = tail.tile or _product_tile(TYPICAL_BATCH * pixels, columns, depth)
     tiles = -(-columns // tile.n)
     return Launch(
         Nest("rows_product", "rows_product"),
@@ -49,7 +62,7 @@ def _product(
             "x_ptr": x,
             "w_ptr": weight,
             "bias_ptr": bias,
-            "y_ptr": y,
+            "y_ptr": tail.output,
             "rows": Size(f"n * {pixels}"),
             "DEPTH": depth,
             "COLUMNS": columns,
@@ -58,21 +71,24 @@ def _product(
             "PRECISION": "ieee",
             "BLOCK_M": tile.m,
             "BLOCK_N": tile.n,
-            "BLOCK_K": min(tile.k, 32) if _is_middling(tile) else tile.k,
+            "BLOCK_K": tile.k,
         },
         (f"triton.cdiv(n * {pixels}, {tile.m}) * {tiles}",),
         tile.warps,
         tile.stages,
         band_of(1, columns, tile, tiles, pixels),
+        product=Product(f"n * {pixels}", f"{columns}", f"{depth}"),
     )
 
 
-def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | None) -> Schedule:
+def grad_weight(
+    geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | None, tile: Tile | None = None
+) -> Schedule:
     """dw in torch's layout, and db unless None: shares over stretches of pixels, then their sum."""
     filters, channels, *_ = geometry.weight
-    tile = weight_gradient_tile(filters, channels)
+    tile = tile or _weight_tile(filters, channels)
     tiles = -(-filters // tile.m) * -(-channels // tile.n)
-    partial = shares_of(geometry, dw, db, tiles)
+    partial = shares_of(geometry, dw, db, tiles, tile.splits)
     split = partial.type.shape[0]
     launch = Launch(
         Nest("rows_product", "rows_product_gradient"),
@@ -92,6 +108,7 @@ def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | 
         },
         (str(tiles), str(split)),
         tile.warps,
-        2 if _is_middling(tile) else tile.stages,
+        tile.stages,
+        product=product_over_pixels(geometry),
     )
     return Schedule((launch, total_of(partial, dw, db)), (partial,))

@@ -4,7 +4,7 @@ A choice depends on shapes alone, never on the batch or the device: wide tiles w
 wide, narrow ones where too few programs would leave most of a large GPU idle.
 """
 
-from dataclasses import dataclass
+from convdsl.ir.tile import Tile
 
 #: images a batch is taken to have, where only the choice of tiles depends on it
 TYPICAL_BATCH = 64
@@ -17,17 +17,6 @@ MOST_SPLITS = 128
 SHORTEST_BAND = 16
 #: shortest stretch worth a program, in pixels
 SHORTEST_SPLIT = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """Rows, columns and contraction depth (in 16-bit elements) of one step of a program."""
-
-    m: int
-    n: int
-    k: int
-    warps: int
-    stages: int
 
 
 def power_of_two(size: int) -> int:

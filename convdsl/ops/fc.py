@@ -1,12 +1,13 @@
 """FC and the two gradients of a dense layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convdsl.ir.arguments import field, flag, whole
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.launch import Argument, Launch, Nest, Product, Schedule, Size, Tail
 from convdsl.ir.op import Op, ParameterSpec, ShapeError, Window, op
+from convdsl.ir.tile import Tile
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops._tiles import TYPICAL_BATCH, depth_block, product_tile
 from convdsl.ops._weights import Weighted
@@ -71,7 +72,7 @@ class Fc(Weighted):
             },
             (None, self.units, features),
             {"A_ROW": features, "A_DEPTH": 1, "B_DEPTH": 1, "B_COLUMN": features},
-            tail.alone,
+            tail,
         )
 
     def gradient(self, node: Node, dy: Value, build: Builder) -> dict[Value, Value]:
@@ -114,7 +115,7 @@ class FcGradInput(Op):
             },
             (None, self.features, units),
             {"A_ROW": units, "A_DEPTH": 1, "B_DEPTH": self.features, "B_COLUMN": 1},
-            tail.alone,
+            tail,
         )
 
 
@@ -150,6 +151,7 @@ class FcGradWeight(Op):
             },
             (units, features, None),
             {"A_ROW": 1, "A_DEPTH": units, "B_DEPTH": features, "B_COLUMN": 1},
+            tail,
         )
 
 
@@ -157,22 +159,19 @@ def _product(
     tensors: dict[str, Argument],
     sizes: tuple[int | None, int, int | None],
     strides: dict[str, Argument],
-    few: bool = False,
+    tail: Tail,
 ) -> Schedule:
-    """One launch of the matrix product of rows x columns x depth, where None is the batch.
-
-    few: the batch is some samples only.
-    """
+    """One launch of the matrix product of rows x columns x depth, where None is the batch."""
     rows, columns, depth = sizes
-    batch = 1 if few else TYPICAL_BATCH
-    tile = product_tile(rows or batch, columns, depth_block(depth or batch))
-    row_count = "n" if rows is None else str(rows)
+    few = 1 if tail.alone else TYPICAL_BATCH
+    tile = tail.tile or _product_tile(rows or few, columns, depth or TYPICAL_BATCH)
+    row_count, depth_count = ("n" if size is None else str(size) for size in (rows, depth))
     launch = Launch(
         Nest("matmul", "matmul"),
         {
             **tensors,
             "rows": Size(row_count),
-            "depth": Size("n" if depth is None else str(depth)),
+            "depth": Size(depth_count),
             "COLUMNS": columns,
             **strides,
             "PRECISION": "ieee",
@@ -181,8 +180,14 @@ def _product(
             "BLOCK_K": tile.k,
         },
         (f"triton.cdiv({row_count}, {tile.m}) * {-(-columns // tile.n)}",),
-        # four warps are one warp group of 64 rows; eight spill on sm_100 behind 64x128
-        4 if tile.m <= 64 else tile.warps,
+        tile.warps,
         tile.stages,
+        product=Product(row_count, f"{columns}", depth_count),
     )
     return Schedule((launch,))
+
+
+def _product_tile(rows: int, columns: int, depth: int) -> Tile:
+    tile = product_tile(rows, columns, depth_block(depth))
+    # four warps are one warp group of 64 rows; eight spill on sm_100 behind 64x128
+    return replace(tile, warps=4) if tile.m <= 64 else tile

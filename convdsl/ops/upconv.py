@@ -153,7 +153,7 @@ class UpConv(Weighted):
         x, (weight, *bias) = node.inputs[0], node.parameters
         geometry = self.geometry(x.type)
         of_filters = bias[0] if bias else None
-        return Schedule((launches.grad_input(geometry, x, weight, of_filters, tail.output),))
+        return Schedule((launches.grad_input(geometry, x, weight, of_filters, tail),))
 
     def gradient(self, node: Node, dy: Value, build: Builder) -> dict[Value, Value]:
         x, (weight, *bias) = node.inputs[0], node.parameters
@@ -227,4 +227,4 @@ class UpConvGradWeight(Op):
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         x, dy = node.inputs
-        return launches.grad_weight(self.geometry, dy, x, tail.output, None)
+        return launches.grad_weight(self.geometry, dy, x, tail.output, None, tail.tile)

@@ -3,24 +3,40 @@
 A pointwise kernel whose result is read only by kernels that can work it out as they load it
 vanishes: batch normalisation and its activation before a 1x1 convolution, and the gradient of a
 batch normalisation behind one. It is worked out once for every reader, so that pays where this
-moves less through memory: of T full tensors read, T + 1 + R passes become R * T for R readers.
+moves less through memory: of T full tensors read, T + 1 + R passes become R * T for R readers. What
+a device was seen to do faster by a kernel of its own stays one (`ir.choices.Choices.apart`).
 
 Assumes groups (`fuse_epilogues`). Groups only: text is code generation's work.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from convdsl.ir.broadcast import element_of
+from convdsl.ir.choices import group_of, key_of
 from convdsl.ir.graph import Graph, Node, Value
-from convdsl.ir.group import Group
 
 
 def fuse_prologues(graph: Graph) -> Graph:
     """The graph with such kernels as prologues of their readers."""
+    apart = graph.choices.apart if graph.choices else frozenset()
+    chains = {
+        value: chain
+        for value, (chain, readers) in chains_that_pay(graph).items()
+        if not apart or key_of_chain(chain, readers) not in apart
+    }
+
+    def rewritten(nodes: tuple[Node, ...]) -> list[Node]:
+        return [_with_prologues(n, chains) for n in nodes if n.output not in chains]
+
+    return graph.with_nodes(rewritten(graph.nodes), rewritten(graph.backward))
+
+
+def chains_that_pay(graph: Graph) -> dict[Value, tuple[tuple[Node, ...], list[Node]]]:
+    """By what they make: chains that move less as prologues, and the nodes that read it."""
     users = graph.users()
     results = graph.results()
-    chains: dict[Value, tuple[Node, ...]] = {}
+    found: dict[Value, tuple[tuple[Node, ...], list[Node]]] = {}
     for node in graph.all_nodes:
         chain = _pointwise(node)
         if not chain or node.output in results:
@@ -29,17 +45,19 @@ def fuse_prologues(graph: Graph) -> Graph:
         if readers and all(_takes(reader, node.output) for reader in readers):
             tiles = sum(element_of(v.type, node.output.type) == "offsets" for v in node.inputs)
             if tiles * len(readers) < tiles + 1 + len(readers):
-                chains[node.output] = chain
+                found[node.output] = chain, readers
+    return found
 
-    def rewritten(nodes: tuple[Node, ...]) -> list[Node]:
-        return [_with_prologues(n, chains) for n in nodes if n.output not in chains]
 
-    return graph.with_nodes(rewritten(graph.nodes), rewritten(graph.backward))
+def key_of_chain(chain: Sequence[Node], readers: Sequence[Node]) -> str:
+    """The key in `Choices.apart` of a chain that the readers could work out."""
+    titles = " ".join(node.op.title for node in chain)
+    return f"{titles} for " + ", ".join(sorted(f"{key_of(reader)}" for reader in readers))
 
 
 def _pointwise(node: Node) -> tuple[Node, ...]:
     """The members of a kernel that makes one tensor by pointwise arithmetic; else nothing."""
-    group = node.op if isinstance(node.op, Group) else Group((node,), node.outputs)
+    group = group_of(node)
     if len(node.outputs) > 1 or group.steps != group.nodes:
         return ()
     return group.nodes
@@ -47,7 +65,7 @@ def _pointwise(node: Node) -> tuple[Node, ...]:
 
 def _takes(node: Node, value: Value) -> bool:
     """The node reads ``value`` once, by a kernel that can work it out."""
-    group = node.op if isinstance(node.op, Group) else Group((node,), node.outputs)
+    group = group_of(node)
     anchor = group.anchor
     reads = [v for member in group.members for v in member.operands]
     places = anchor.op.prologue_places(*(v.type for v in anchor.inputs))
@@ -58,6 +76,6 @@ def _with_prologues(node: Node, chains: Mapping[Value, tuple[Node, ...]]) -> Nod
     taken = [v for v in node.inputs if v in chains]
     if not taken:
         return node
-    group = node.op if isinstance(node.op, Group) else Group((node,), node.outputs)
+    group = group_of(node)
     group = replace(group, prologues=tuple(chains[v] for v in taken))
     return group.as_node(node.origin)

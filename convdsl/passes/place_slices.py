@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from convdsl.ir.broadcast import tile_of
+from convdsl.ir.choices import group_of
 from convdsl.ir.graph import Graph, Node, Place, Places, Value
 from convdsl.ir.group import Group
 from convdsl.ir.launch import Launch, Stride, Tail
@@ -96,7 +97,7 @@ def _placed(node: Node, places: dict[Value, Place]) -> Node:
 
 def _by_rows(node: Node) -> Node:
     """A pointwise node or group by the nest that has strides; others as they are."""
-    group = node.op if isinstance(node.op, Group) else Group((node,), node.outputs)
+    group = group_of(node)
     anchor = group.anchor
     if anchor.op.expression(*(value.name for value in anchor.operands)) is None:
         return node

@@ -6,7 +6,9 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from convdsl.ir.choices import Choices
 from convdsl.runtime.load import load_text
+from convdsl.runtime.tuned import NAMES, choices_for, subject_of
 
 
 class Compiled(Protocol):
@@ -14,6 +16,11 @@ class Compiled(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def choices(self) -> Choices: ...
+
+    def chosen(self, choices: Choices) -> "Compiled": ...
 
     def emit(self, stage: str) -> str: ...
 
@@ -24,8 +31,11 @@ def make_module(
     dtype: torch.dtype | None,
     target: str | None,
     layout: str,
+    kernels: str,
 ) -> nn.Module:
     """See `convdsl.compiler.Network.module`."""
+    if kernels not in ("triton", "auto"):
+        raise ValueError(f"kernels must be 'triton' or 'auto', got {kernels!r}")
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if target is None:
         target = "triton" if place.type == "cuda" else "torch"
@@ -36,8 +46,9 @@ def make_module(
             f"target 'triton' needs a CUDA or ROCm device, not {place}: leave target out, or set "
             "TRITON_INTERPRET=1 to run the kernels slowly on the CPU"
         )
+    dtype = dtype or torch.float32
+    if target == "triton" and place.type == "cuda" and dtype in NAMES and not network.choices:
+        network = network.chosen(choices_for(subject_of(place, dtype), library=kernels == "auto"))
     generated = load_text(network.emit(target), f"{network.name}_{target}")
-    model: nn.Module = getattr(generated, network.name)(
-        dtype=dtype or torch.float32, device=place, layout=layout
-    )
+    model: nn.Module = getattr(generated, network.name)(dtype=dtype, device=place, layout=layout)
     return model

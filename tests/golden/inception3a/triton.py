@@ -1956,15 +1956,14 @@ class KernelNetwork(Network):
         """
         weights, orders = self._weights(tensors), self.WEIGHTS.values()
         if all(weight.dtype == dtype for weight in weights):
-            with torch.no_grad():
-                return [w.permute(o).contiguous() for w, o in zip(weights, orders, strict=True)]
+            ordered = [w.permute(o).contiguous() for w, o in zip(weights, orders, strict=True)]
+            return [w.detach() for w in ordered]  # no view to autograd, but of the same version
         copies = self._copies_of(weights)
         alone = weights[0].is_cuda and torch.cuda.is_current_stream_capturing()
         views = copies.read(dtype, surely=alone and not self.in_step)
         if torch.is_grad_enabled():
             copies.given_out()
-        with torch.no_grad():
-            return [view.permute(order) for view, order in zip(views, orders, strict=True)]
+        return [v.permute(o).detach() for v, o in zip(views, orders, strict=True)]
 
     def ready(self, dtype: torch.dtype) -> object:
         learned = parameters_of(self)

@@ -23,8 +23,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.aot.plan import Argument, Kernel
 from convdsl.runtime.cache import cache_dir, write_atomically
+from convdsl.tuning.plan import Argument, Kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,13 @@ def build_all(
     builds: Iterable[tuple[Kernel, Target]],
     workers: int = 2,
     progress: Callable[[], None] = lambda: None,
+    *,
+    failing: bool = False,
 ) -> dict[tuple[Kernel, Target], Facts]:
     """Facts of every build, from the cache where it has them. ``progress`` is called after each.
 
-    Raises RuntimeError, naming the kernel's nest and the target, when one does not compile.
+    failing: leave out what does not compile, instead of raising RuntimeError that names the
+    kernel's nest and the target.
     """
     facts: dict[tuple[Kernel, Target], Facts] = {}
     missing = []
@@ -106,6 +109,9 @@ def build_all(
         try:
             for future in as_completed(futures):
                 kernel, target = futures[future]
+                if failing and isinstance(future.exception(), RuntimeError):
+                    progress()
+                    continue
                 facts[kernel, target] = future.result()
                 text = json.dumps(asdict(facts[kernel, target]))
                 write_atomically(_cache_path(kernel, target), text)

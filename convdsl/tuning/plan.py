@@ -140,12 +140,15 @@ def kernels(network: Network, dtype: str = "bf16") -> dict[Kernel, None]:
     text, launches = network.triton.text, network.triton.launches
     masters = {p.value for p in network.graph.parameters if len(p.value.type.shape) <= 1}
     name = network.graph.name
-    return dict.fromkeys(_kernel(launch, text, masters, dtype, name) for launch in launches)
+    return dict.fromkeys(
+        kernel_of(launch, text, masters, dtype, name) for launch in launches if launch.is_ours
+    )
 
 
-def _kernel(
+def kernel_of(
     launch: EmittedLaunch, text: str, masters: set[Value], dtype: str, network: str
 ) -> Kernel:
+    """The build of one launch of generated text. masters: parameters that stay float32."""
     nest = definitions(text)[launch.nest]
     arguments = []
     for name in nest.parameters:
