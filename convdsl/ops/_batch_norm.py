@@ -102,24 +102,26 @@ class BatchStatistics(RowReduction):
             {
                 "bands_ptr": bands,
                 "partial_ptr": partial,
-                "rows": Size(f"n * {band.pixels}"),
+                "rows": Size(f"n * {band.pixels * band.phases}"),
                 "channels": Size(f"{channels}"),
                 "BAND": band.rows,
+                "PHASES": band.phases,
                 "SPLIT": split,
                 "STEP": STEP,
                 "COLS": COLS,
             },
             (str(-(-channels // COLS)), str(split)),
         )
-        return Schedule((merged, self._finish(node, partial, band.rows)), (partial,))
+        return Schedule((merged, self._finish(node, partial, band.rows, band.phases)), (partial,))
 
-    def _finish(self, node: Node, partial: Value, rows: int) -> Launch:
-        """partial is of stretches of blocks of so many rows."""
+    def _finish(self, node: Node, partial: Value, rows: int, phases: int = 1) -> Launch:
+        """partial is of stretches of bands of so many rows, in so many sequences."""
         (x,), (weight, running_mean, running_var) = node.inputs, node.parameters
         mean, rstd, scale, new_mean, new_var = node.outputs
         split, count = partial.type.shape[0], f"n * {x.type.pixels}"
         # a small batch leaves the last stretches empty, and those are not read
-        stretch = f"triton.cdiv(triton.cdiv({count}, {rows}), {split}) * {rows}"
+        bands = f"triton.cdiv(n * {x.type.pixels // phases}, {rows}) * {phases}"
+        filled = f"triton.cdiv({bands}, triton.cdiv({bands}, {split}))"
         return Launch(
             Nest("batch_norm", "merge_statistics"),
             {
@@ -139,10 +141,11 @@ class BatchStatistics(RowReduction):
                 "EPS": self.eps,
                 "SPLIT": split,
                 "ROWS": rows,
+                "PHASES": phases,
                 "COLS": COLS,
             },
             (str(-(-x.type.channels // COLS)),),
-            touched={partial: f"triton.cdiv({count}, {stretch}) * {2 * x.type.channels}"},
+            touched={partial: f"{filled} * {2 * x.type.channels}"},
         )
 
 
