@@ -18,8 +18,8 @@ from convdsl.ir.op import Layer, Op
 from convdsl.ir.tile import Tile
 from convdsl.ir.types import TensorType
 from convdsl.ops import _boxed
-from convdsl.ops._boxed import PERSISTENT, SWAPPED, VARIANTS
 from convdsl.ops._conv_gradients import ConvGradInput
+from convdsl.ops._tiles import PERSISTENT, SWAPPED, VARIANTS
 from convdsl.ops.conv import Conv
 from convdsl.ops.conv1d import Conv1d
 from convdsl.ops.fc import Fc, FcGradInput

@@ -6,6 +6,12 @@ wide, narrow ones where too few programs would leave most of a large GPU idle.
 
 from convdsl.ir.tile import Tile
 
+#: what a `Tile` may ask for beside the general loop nests: boxes of pixels times the filters' taps,
+#: operands exchanged; programs that make tile after tile of a product of rows; padded colours
+SWAPPED, PERSISTENT, STEM = "swapped", "persistent", "stem"
+#: those that take boxes of tensor descriptors
+BOXED = (SWAPPED, PERSISTENT)
+VARIANTS = ("", *BOXED, STEM)
 #: images a batch is taken to have, where only the choice of tiles depends on it
 TYPICAL_BATCH = 64
 #: programs that keep a large GPU busy: two for each of about 132 multiprocessors
