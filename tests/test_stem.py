@@ -97,7 +97,7 @@ def test_networks_train_as_in_torch() -> None:
 
 
 def test_padded_maps_are_counted_to_the_byte() -> None:
-    for layer in ("CONV(4, F=3)", "CONV(4, F=2, S=3)"):
+    for layer in ("CONV(4, F=3)", "CONV(4, F=2, S=3, P=same)"):
         network = with_variants(compile_text(f"input 3@7x6 net N = {layer} - GAP - FC(5), SOFTMAX"))
         with empty_cache():
             seen = step(network)

@@ -43,6 +43,8 @@ def product_tile(rows: int, columns: int, block_k: int, programs: int = 1) -> Ti
 def weight_gradient_tile(filters: int, columns: int) -> Tile:
     """For a result of filters x (taps * channels), contracted over the pixels of the batch."""
     m = _side(filters)
+    if m == 32 and filters > 32:
+        m = 64  # what a warp group of Hopper multiplies with; fewer rows go through slower units
     n = min(_side(columns), 128 if m > 16 else 64)
     # what ptxas spills decides: thin tiles with three stages or other numbers of warps, wide ones
     # with four warps where the pixels' odd channels are loaded one by one
