@@ -43,6 +43,7 @@ class BatchNorm(Layer):
     )
 
     cancels_bias = True
+    output_is_free = True
     aliases = ("BATCHNORM", "BATCHNORMALIZATION")
     extras = ("mean", "rstd", "scale", "running_mean", "running_var")
     updates: ClassVar[Mapping[int, int]] = {2: 4, 3: 5}
