@@ -16,16 +16,27 @@ if TYPE_CHECKING:
     from convdsl.optim import SGD as SGD
     from convdsl.optim import Adam as Adam
     from convdsl.optim import AdamW as AdamW
+    from convdsl.train.fit import fit as fit
+    from convdsl.train.history import History as History
+    from convdsl.train.lit import LitNetwork as LitNetwork
 else:
+    _PLACES = {
+        "SGD": "convdsl.optim",
+        "Adam": "convdsl.optim",
+        "AdamW": "convdsl.optim",
+        "History": "convdsl.train.history",
+        "LitNetwork": "convdsl.train.lit",
+        "fit": "convdsl.train.fit",
+    }
 
     def __getattr__(name: str) -> object:
-        """`convdsl.weights` and the optimisers, which import torch, when first asked for."""
+        """What imports torch, when first asked for: weights, the optimisers, training."""
         from importlib import import_module
 
         if name == "weights":
             return import_module("convdsl.weights")
-        if name in ("SGD", "Adam", "AdamW"):
-            return getattr(import_module("convdsl.optim"), name)
+        if name in _PLACES:
+            return getattr(import_module(_PLACES[name]), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -34,10 +45,13 @@ __all__ = [
     "Adam",
     "AdamW",
     "CompileError",
+    "History",
+    "LitNetwork",
     "Network",
     "__version__",
     "compile",
     "compile_text",
+    "fit",
     "load",
     "weights",
 ]
