@@ -24,7 +24,6 @@ from convdsl.train.recipe import make_recipe
 from convdsl.train.run import Place, Setting, is_lead, run
 from convdsl.train.run_folder import RunFolder
 from convdsl.train.score import first_head
-from convdsl.train.smoothing import smoothed
 from convdsl.train.transfer import freeze, initialise
 
 
@@ -64,8 +63,6 @@ def fit(
     quietly()
     recipe = make_recipe(preset, **settings)
     compiled = compile(network) if isinstance(network, str | Path) else network
-    if recipe.label_smoothing:
-        compiled = smoothed(compiled, recipe.label_smoothing)
     torch.manual_seed(mixed(recipe.seed))
     lit = LitNetwork(compiled, recipe)
     request = request_for(

@@ -13,9 +13,11 @@ from convdsl.train.data.normalise import Normalisation, as_float
 from convdsl.train.finite import Finite
 from convdsl.train.lightning import pl
 from convdsl.train.optimizers import make_optimizer, make_plateau, make_schedule
+from convdsl.train.problem import TrainingError
 from convdsl.train.random_numbers import mixed
 from convdsl.train.recipe import Recipe, make_recipe
 from convdsl.train.score import Score
+from convdsl.train.smoothing import smoothed
 
 
 class LitNetwork(pl.LightningModule):
@@ -42,10 +44,20 @@ class LitNetwork(pl.LightningModule):
         self.recipe = recipe if recipe is not None else make_recipe(**settings)
         compiled = compile(network) if isinstance(network, str | Path) else network
         self.compiled = compiled if isinstance(compiled, Network) else None
-        dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
-        self.network: Any = (
-            compiled.module(dtype=dtype) if isinstance(compiled, Network) else compiled
-        )
+        #: whose loss counts for held-out samples: that without label smoothing
+        self.judge: Any = None
+        if isinstance(compiled, Network):
+            dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
+            learning = smoothed(compiled, self.recipe.label_smoothing)
+            self.network: Any = learning.module(dtype=dtype)
+            if learning.graph.outputs != compiled.graph.outputs:
+                self.judge = type(compiled.module(dtype=dtype))
+        elif self.recipe.label_smoothing:
+            raise TrainingError(
+                "E416", "label smoothing is compiled in", "pass the .cnn file instead of a module"
+            )
+        else:
+            self.network = compiled
         self.normalisation = normalisation
         self.augment = augment
         #: of the whole run; 0: the trainer knows
@@ -92,7 +104,7 @@ class LitNetwork(pl.LightningModule):
         batch = _batch(batch)
         if batch.share > 0:
             inputs = self.prepared(batch.inputs)
-            self._score.add(self.network, inputs, batch.labels)
+            self._score.add(self.network, inputs, batch.labels, self.judge)
 
     def on_validation_epoch_end(self) -> None:
         """Sums of all processes make the means that are logged."""

@@ -25,7 +25,8 @@ class Recipe:
     the data set names. ema: decay of the average of the weights that is evaluated and kept, 0 for
     none. early_stop: epochs without a better held-out loss after which to stop, 0 for never.
     clip: greatest norm of the gradient, 0 for any. save_every: steps between checkpoints within
-    an epoch, 0 for none.
+    an epoch, 0 for none. label_smoothing: share of a label spread over all classes; None: 0.1
+    where the head can (the held-out loss is always without).
     """
 
     epochs: int = 30
@@ -38,7 +39,7 @@ class Recipe:
     warmup: float = 0.0
     precision: str = "fp32"
     augment: tuple[str, ...] | None = None
-    label_smoothing: float = 0.0
+    label_smoothing: float | None = None
     ema: float = 0.0
     early_stop: int = 0
     clip: float = 0.0
@@ -104,6 +105,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "sgd",
         "momentum": 0.9,
         "weight_decay": 5e-4,
+        "label_smoothing": 0.0,
         "schedule": "plateau",
     },
 }

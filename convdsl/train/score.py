@@ -20,9 +20,15 @@ class Score:
         self._answers: list[Tensor | int] = []
 
     @torch.no_grad()
-    def add(self, network: Any, inputs: list[Tensor], labels: Any) -> Tensor | None:
-        """Takes in one batch; what was answered, None where labels are no classes."""
+    def add(
+        self, network: Any, inputs: list[Tensor], labels: Any, judge: Any = None
+    ) -> Tensor | None:
+        """Takes in one batch; what was answered, None where labels are no classes.
+
+        judge: the class of networks whose loss it is, of the network's own by default.
+        """
         training = network.training
+        judge = judge or type(network)
         network.eval()
         try:
             found = network(*inputs)
@@ -30,7 +36,7 @@ class Score:
             several = len(names) > 1
             outputs = {name: getattr(found, name) if several else found for name in names}
             given = network._labels(labels, inputs[0])
-            self._losses.append(network.losses(outputs, given).double() * len(inputs[0]))
+            self._losses.append(judge.losses(network, outputs, given).double() * len(inputs[0]))
             self._weights.append(len(inputs[0]))
             head = first_head(network)
             if head is None or network.LABELS[head][0] != "classes":

@@ -4,12 +4,12 @@ A part hands out the inputs of some rows at a time, so that pictures may stay in
 Pictures are uint8 in 0..255 or float32 in 0..1, (N, C, H, W); other inputs are float32.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
+
+from convdsl.train.problem import TrainingError
 
 Shape = tuple[int, ...]
 #: kind, shape of one sample, and for classes (number, ignored), for numbers (least, most)
@@ -49,6 +49,13 @@ class Arrays:
         return tuple(x[rows] for x in self.inputs)
 
 
+def check_counts(inputs: tuple[Tensor, ...], labels: Tensor) -> None:
+    """Raises TrainingError unless there is a label for every sample."""
+    for x in inputs:
+        if len(x) != len(labels):
+            raise TrainingError("E411", f"there are {len(x):,} inputs and {len(labels):,} labels")
+
+
 @dataclass(frozen=True)
 class Request:
     """What the network reads, and how data is to be brought to it.
@@ -86,8 +93,3 @@ class Data:
     classes: tuple[str, ...] = ()
     augment: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
-
-
-def rows(count: int | Sequence[int]) -> Tensor:
-    """Row numbers as a tensor."""
-    return torch.arange(count) if isinstance(count, int) else torch.as_tensor(count)

@@ -5,7 +5,7 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from convdsl.train.data.parts import Arrays, Request
+from convdsl.train.data.parts import Arrays, Request, check_counts
 from convdsl.train.problem import TrainingError
 
 
@@ -39,6 +39,7 @@ def split_arrays(
     inputs: tuple[Tensor, ...], labels: Tensor, request: Request
 ) -> tuple[Arrays, Arrays]:
     """`split`, applied."""
+    check_counts(inputs, labels)
     train, test = split(labels, request)
     return (
         Arrays(tuple(x[train] for x in inputs), labels[train]),

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convdsl.train.data.parts import Arrays, Request, Shape
+from convdsl.train.data.parts import Arrays, Request, Shape, check_counts
 from convdsl.train.problem import TrainingError
 
 
@@ -22,11 +22,7 @@ def suited(part: Arrays, request: Request) -> Arrays:
             f"{len(part.inputs)}",
             "npz: files can hold an array for each input, under its name",
         )
-    for x in part.inputs:
-        if len(x) != len(part.labels):
-            raise TrainingError(
-                "E411", f"there are {len(x):,} inputs and {len(part.labels):,} labels"
-            )
+    check_counts(part.inputs, part.labels)
     shaped = tuple(
         _shaped(x, name, shape, request)
         for x, (name, shape) in zip(part.inputs, request.inputs.items(), strict=True)
