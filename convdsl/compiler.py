@@ -129,14 +129,16 @@ class Network:
     """One compiled program.
 
     source, program, graph: the text, its syntax tree, the typed graph as lowered. warnings: lints
-    and remarks of the compilation. without: passes left out, for tests and for comparing. choices:
-    what was measured on the device that code is for.
+    and remarks of the compilation. without: passes left out, for tests and for comparing. options:
+    what it was compiled with, `-D` and the like. choices: what was measured on the device that
+    code is for.
     """
 
     source: Source
     program: Program
     lowered: Lowered
     without: tuple[str, ...] = field(default=())
+    options: Options = field(default_factory=Options)
     choices: Choices = field(default_factory=Choices)
 
     @property
@@ -310,9 +312,10 @@ def compile_source(
     """
     without = () if passes is None else tuple(sorted(OPTIONAL - _optional(passes)))
     program = parse_listing(source) if is_listing(source) else parse(source)
-    lowered = lower(program, options or Options())
+    options = options or Options()
+    lowered = lower(program, options)
     verify(lowered.graph, "lower")
-    return Network(source, program, lowered, without)
+    return Network(source, program, lowered, without, options)
 
 
 def make_options(
