@@ -4,11 +4,13 @@ A convolution that meets every pixel by one tap, alone and in one group, is a pr
 channels: row i of x makes row i of y.
 """
 
+from collections.abc import Sequence
+
 from convdsl.ir.graph import Value
-from convdsl.ir.launch import Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.launch import Launch, Nest, Schedule, Size, Stride, Tail
 from convdsl.ops._conv_launches import band_of, shares_of
 from convdsl.ops._convolution import Geometry
-from convdsl.ops._reduce import total_of
+from convdsl.ops._reduce import totals_of
 from convdsl.ops._tiles import TYPICAL_BATCH, Tile, depth_block, product_tile, weight_gradient_tile
 
 
@@ -55,6 +57,8 @@ def _product(
             "COLUMNS": columns,
             "W_DEPTH": by_depth,
             "W_COLUMN": by_column,
+            "X_STRIDE": Stride(x),
+            "Y_STRIDE": Stride(y),
             "PRECISION": "ieee",
             "BLOCK_M": tile.m,
             "BLOCK_N": tile.n,
@@ -67,12 +71,14 @@ def _product(
     )
 
 
-def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | None) -> Schedule:
-    """dw in torch's layout, and db unless None: shares over stretches of pixels, then their sum."""
+def grad_weight(
+    geometry: Geometry, x: Value, dy: Value, dws: Sequence[Value], dbs: Sequence[Value] = ()
+) -> Schedule:
+    """As of `convdsl.ops._conv_launches`; the weight lies in memory as in torch."""
     filters, channels, *_ = geometry.weight
     tile = weight_gradient_tile(filters, channels)
     tiles = -(-filters // tile.m) * -(-channels // tile.n)
-    partial = shares_of(geometry, dw, db, tiles)
+    partial = shares_of(geometry, (*dws, *dbs), tiles)
     split = partial.type.shape[0]
     launch = Launch(
         Nest("rows_product", "rows_product_gradient"),
@@ -83,7 +89,9 @@ def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | 
             "rows": Size(f"n * {geometry.pixels}"),
             "C": channels,
             "K": filters,
-            "BIAS": db is not None,
+            "X_STRIDE": Stride(x),
+            "DY_STRIDE": Stride(dy),
+            "BIAS": bool(dbs),
             "SPLIT": split,
             "PRECISION": "ieee",
             "BLOCK_M": tile.m,
@@ -94,4 +102,4 @@ def grad_weight(geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | 
         tile.warps,
         2 if _is_middling(tile) else tile.stages,
     )
-    return Schedule((launch, total_of(partial, dw, db)), (partial,))
+    return Schedule((launch, *totals_of(partial, dws, dbs)), (partial,))

@@ -259,8 +259,8 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(97,)](
             partial_ptr=d_inception_concat_3_cr_conv_weight_partial,
             dw_ptr=d_inception_concat_3_cr_conv_weight, db_ptr=d_inception_concat_3_cr_conv_bias,
-            scale_ptr=None, factor_ptr=None, weights=6144, biases=32, SPLIT=128, BLOCK=64,
-            num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, weights=6144, biases=32, first=0, width=6176,
+            SPLIT=128, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_3_cr_conv_weight_partial
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
@@ -287,8 +287,8 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(201,)](
             partial_ptr=d_inception_concat_2_cr2_conv_weight_partial,
             dw_ptr=d_inception_concat_2_cr2_conv_weight, db_ptr=d_inception_concat_2_cr2_conv_bias,
-            scale_ptr=None, factor_ptr=None, weights=12800, biases=32, SPLIT=64, BLOCK=64,
-            num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, weights=12800, biases=32, first=0, width=12832,
+            SPLIT=64, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_2_cr2_conv_weight_partial
         # inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(32, 5) - RELU
@@ -319,8 +319,8 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(49,)](
             partial_ptr=d_inception_concat_2_cr_conv_weight_partial,
             dw_ptr=d_inception_concat_2_cr_conv_weight, db_ptr=d_inception_concat_2_cr_conv_bias,
-            scale_ptr=None, factor_ptr=None, weights=3072, biases=16, SPLIT=128, BLOCK=64,
-            num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, weights=3072, biases=16, first=0, width=3088,
+            SPLIT=128, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_2_cr_conv_weight_partial
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
@@ -347,8 +347,8 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(1730,)](
             partial_ptr=d_inception_concat_1_cr2_conv_weight_partial,
             dw_ptr=d_inception_concat_1_cr2_conv_weight, db_ptr=d_inception_concat_1_cr2_conv_bias,
-            scale_ptr=None, factor_ptr=None, weights=110592, biases=128, SPLIT=64, BLOCK=64,
-            num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, weights=110592, biases=128, first=0, width=110720,
+            SPLIT=64, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_1_cr2_conv_weight_partial
         # inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(128, 3) - RELU
@@ -379,8 +379,8 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(290,)](
             partial_ptr=d_inception_concat_1_cr_conv_weight_partial,
             dw_ptr=d_inception_concat_1_cr_conv_weight, db_ptr=d_inception_concat_1_cr_conv_bias,
-            scale_ptr=None, factor_ptr=None, weights=18432, biases=96, SPLIT=32, BLOCK=64,
-            num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, weights=18432, biases=96, first=0, width=18528,
+            SPLIT=32, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_1_cr_conv_weight_partial
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
@@ -406,8 +406,8 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(193,)](
             partial_ptr=d_inception_concat_0_cr_conv_weight_partial,
             dw_ptr=d_inception_concat_0_cr_conv_weight, db_ptr=d_inception_concat_0_cr_conv_bias,
-            scale_ptr=None, factor_ptr=None, weights=12288, biases=64, SPLIT=128, BLOCK=64,
-            num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, weights=12288, biases=64, first=0, width=12352,
+            SPLIT=128, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_0_cr_conv_weight_partial
         d_x_7 = None
@@ -950,20 +950,23 @@ def sum_partials(
     factor_ptr,
     weights,
     biases,
+    first,
+    width,
     SPLIT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """dw[w] = sum over i < SPLIT of partial[i, w], w < weights; db likewise from what follows.
+    """dw[w] = sum over i < SPLIT of partial[i, first + w], w < weights; db likewise from what
+    follows.
 
-    partial (SPLIT, weights + biases) fp32, dw (weights) fp32 in the same order, db (biases) fp32 or
-    None, and then biases is 0. SPLIT is a power of two: the sum is one tree, the same in every run.
+    partial (SPLIT, width) fp32, dw (weights) fp32 in the same order, db (biases) fp32 or None, and
+    then biases is 0. SPLIT is a power of two: the sum is one tree, the same in every run.
     All is multiplied by scale[0] * factor[0], fp32, unless scale is None.
     """
     size = weights + biases
     element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     split = tl.arange(0, SPLIT).to(tl.int64)
     parts = tl.load(
-        partial_ptr + split[:, None] * size + element[None, :],
+        partial_ptr + split[:, None] * width + (first + element)[None, :],
         mask=(element < size)[None, :],
         other=0.0,
     )
@@ -1956,15 +1959,14 @@ class KernelNetwork(Network):
         """
         weights, orders = self._weights(tensors), self.WEIGHTS.values()
         if all(weight.dtype == dtype for weight in weights):
-            with torch.no_grad():
-                return [w.permute(o).contiguous() for w, o in zip(weights, orders, strict=True)]
+            ordered = [w.permute(o).contiguous() for w, o in zip(weights, orders, strict=True)]
+            return [w.detach() for w in ordered]  # no view to autograd, but of the same version
         copies = self._copies_of(weights)
         alone = weights[0].is_cuda and torch.cuda.is_current_stream_capturing()
         views = copies.read(dtype, surely=alone and not self.in_step)
         if torch.is_grad_enabled():
             copies.given_out()
-        with torch.no_grad():
-            return [view.permute(order) for view, order in zip(views, orders, strict=True)]
+        return [v.permute(o).detach() for v, o in zip(views, orders, strict=True)]
 
     def ready(self, dtype: torch.dtype) -> object:
         learned = parameters_of(self)

@@ -256,7 +256,7 @@ class LeNet5Function(torch.autograd.Function):
         sum_partials[(38,)](
             partial_ptr=d_stack_1_conv_weight_partial, dw_ptr=d_stack_1_conv_weight,
             db_ptr=d_stack_1_conv_bias, scale_ptr=None, factor_ptr=None, weights=2400, biases=16,
-            SPLIT=32, BLOCK=64, num_warps=4, num_stages=2,
+            first=0, width=2416, SPLIT=32, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_stack_1_conv_weight_partial
         # lenet5.cnn:5 conv_grad_input_relu_gradient of CONV(16, F=5, P=0) - RELU
@@ -292,7 +292,7 @@ class LeNet5Function(torch.autograd.Function):
         sum_partials[(3,)](
             partial_ptr=d_stack_0_conv_weight_partial, dw_ptr=d_stack_0_conv_weight,
             db_ptr=d_stack_0_conv_bias, scale_ptr=None, factor_ptr=None, weights=150, biases=6,
-            SPLIT=128, BLOCK=64, num_warps=4, num_stages=2,
+            first=0, width=156, SPLIT=128, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_stack_0_conv_weight_partial
         d_x = None
@@ -990,20 +990,23 @@ def sum_partials(
     factor_ptr,
     weights,
     biases,
+    first,
+    width,
     SPLIT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """dw[w] = sum over i < SPLIT of partial[i, w], w < weights; db likewise from what follows.
+    """dw[w] = sum over i < SPLIT of partial[i, first + w], w < weights; db likewise from what
+    follows.
 
-    partial (SPLIT, weights + biases) fp32, dw (weights) fp32 in the same order, db (biases) fp32 or
-    None, and then biases is 0. SPLIT is a power of two: the sum is one tree, the same in every run.
+    partial (SPLIT, width) fp32, dw (weights) fp32 in the same order, db (biases) fp32 or None, and
+    then biases is 0. SPLIT is a power of two: the sum is one tree, the same in every run.
     All is multiplied by scale[0] * factor[0], fp32, unless scale is None.
     """
     size = weights + biases
     element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     split = tl.arange(0, SPLIT).to(tl.int64)
     parts = tl.load(
-        partial_ptr + split[:, None] * size + element[None, :],
+        partial_ptr + split[:, None] * width + (first + element)[None, :],
         mask=(element < size)[None, :],
         other=0.0,
     )
@@ -1804,7 +1807,7 @@ def conv_grad_weight_at(
 
 @triton.jit
 def sum_partials_at(
-    place_0, partial_ptr, dw_ptr, db_ptr, scale_ptr, factor_ptr, weights, biases,
+    place_0, partial_ptr, dw_ptr, db_ptr, scale_ptr, factor_ptr, weights, biases, first, width,
     SPLIT: tl.constexpr, BLOCK: tl.constexpr,
 ):
     """`sum_partials`, as the program at this place of its grid."""
@@ -1813,7 +1816,7 @@ def sum_partials_at(
     element = place_0 * BLOCK + tl.arange(0, BLOCK)
     split = tl.arange(0, SPLIT).to(tl.int64)
     parts = tl.load(
-        partial_ptr + split[:, None] * size + element[None, :],
+        partial_ptr + split[:, None] * width + (first + element)[None, :],
         mask=(element < size)[None, :],
         other=0.0,
     )
@@ -2106,14 +2109,14 @@ def scaling_pass(
         sum_partials_at(
             place, partial_ptr=d_stack_0_conv_weight_partial_ptr, dw_ptr=d_stack_0_conv_weight_ptr,
             db_ptr=d_stack_0_conv_bias_ptr, scale_ptr=scale_ptr, factor_ptr=d_loss_ptr, weights=150,
-            biases=6, SPLIT=128, BLOCK=64,
+            biases=6, first=0, width=156, SPLIT=128, BLOCK=64,
         )
     elif place < 41:
         # lenet5.cnn:5 conv_grad_weight of CONV(16, F=5, P=0)
         sum_partials_at(
             place - 3, partial_ptr=d_stack_1_conv_weight_partial_ptr,
             dw_ptr=d_stack_1_conv_weight_ptr, db_ptr=d_stack_1_conv_bias_ptr, scale_ptr=scale_ptr,
-            factor_ptr=d_loss_ptr, weights=2400, biases=16, SPLIT=32, BLOCK=64,
+            factor_ptr=d_loss_ptr, weights=2400, biases=16, first=0, width=2416, SPLIT=32, BLOCK=64,
         )
     elif place < 88:
         # lenet5.cnn:6 fc_grad_weight of FC(120)
@@ -2942,15 +2945,14 @@ class KernelNetwork(Network):
         """
         weights, orders = self._weights(tensors), self.WEIGHTS.values()
         if all(weight.dtype == dtype for weight in weights):
-            with torch.no_grad():
-                return [w.permute(o).contiguous() for w, o in zip(weights, orders, strict=True)]
+            ordered = [w.permute(o).contiguous() for w, o in zip(weights, orders, strict=True)]
+            return [w.detach() for w in ordered]  # no view to autograd, but of the same version
         copies = self._copies_of(weights)
         alone = weights[0].is_cuda and torch.cuda.is_current_stream_capturing()
         views = copies.read(dtype, surely=alone and not self.in_step)
         if torch.is_grad_enabled():
             copies.given_out()
-        with torch.no_grad():
-            return [view.permute(order) for view, order in zip(views, orders, strict=True)]
+        return [v.permute(o).detach() for v, o in zip(views, orders, strict=True)]
 
     def ready(self, dtype: torch.dtype) -> object:
         learned = parameters_of(self)
