@@ -29,6 +29,14 @@ BOTTLENECK = (
 )
 
 
+WITHOUT_BN = [
+    "TANH - CONCAT{ CONV(8, 1) - RELU | CONV(16, 1) - RELU - CONV(8, 3) | CONV(8, 1) - TANH"
+    " - CONV(8, 1) | POOL(3, S=1, P=1) - CONV(8, 1) } - CONV(4, 1)",
+    "CONCAT{ CONV(8, 1) - RELU - POOL | CONV(16, 1) - SWISH - CONV(8, S=2) | CONV(8, 1) - RELU"
+    " - AVGPOOL } - CONV(4, 1)",
+]
+
+
 def program(shape: str, text: str, bias: bool = False) -> Network:
     return compile_text(
         f"input {shape}\ndefault CONV(bias={str(bias).lower()})\n"
@@ -43,6 +51,17 @@ def inner(network: Network) -> list[Node]:
 def families(network: Network) -> list[int]:
     """How many filters the merged convolutions have."""
     return [n.output.type.channels for n in inner(network) if isinstance(n.op, SiblingConv)]
+
+
+def gradients(network: Network) -> list[tuple[int, ...]]:
+    """Filters of the convolutions whose gradients are merged."""
+    return [n.op.filters for n in inner(network) if isinstance(n.op, SiblingGradWeight)]
+
+
+@pytest.fixture
+def however_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks without BN may be small too."""
+    monkeypatch.setattr("convdsl.passes.merge_siblings.LEAST_ELEMENTS", 1)
 
 
 def without(network: Network, *passes: str) -> Network:
@@ -80,6 +99,17 @@ def test_every_value_is_that_of_the_graph_before(text: str, bias: bool, training
     same_answers(network, training)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("text", WITHOUT_BN)
+def test_gradients_without_bn_are_those_of_the_graph_before(
+    text: str, bias: bool, however_small: None
+) -> None:
+    network = program("3@6x4", text, bias)
+    assert gradients(network) == [(8, 16, 8)] and not families(network)
+    same_answers(network, True)
+    same_answers(network, True, "drop_dead", "fuse_epilogues")
+
+
 #: the other passes for the training graph
 OTHERS = [name for name, _ in PIPELINE if name in OPTIONAL - {"merge_siblings"}]
 
@@ -108,6 +138,16 @@ def test_kernels_train_as_in_torch(text: str, bias: bool, left_out: tuple[str, .
     for one, other in zip(ours, torchs, strict=True):
         # a bias before BN has no gradient but what rounding leaves
         scale = max(float(other.abs().max()), 2.0)
+        torch.testing.assert_close(one / scale, other / scale, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("text", WITHOUT_BN)
+def test_kernels_without_bn_train_as_in_torch(text: str, however_small: None) -> None:
+    network = program("3@6x4", text, bias=True)
+    assert gradients(network)
+    ours, torchs = (of_training(network, t, (3, 6, 4), 3) for t in ("triton", "torch"))
+    for one, other in zip(ours, torchs, strict=True):
+        scale = max(float(other.abs().max()), 1.0)
         torch.testing.assert_close(one / scale, other / scale, rtol=0, atol=2e-5)
 
 
@@ -167,6 +207,46 @@ def test_a_layer_that_is_used_twice_moves_its_statistics_twice() -> None:
     assert not families(compile_text(f"{text} - CONV(2)"))
 
 
+@pytest.mark.parametrize(
+    ("text", "filters"),
+    [
+        ("CONCAT{CONV(8, 1) - RELU | CONV(16, 1) - TANH}", [(8, 16)]),
+        (
+            "CONCAT{CONV(8, 1) - RELU | CONV(16, 1) - TANH | cbr(8, 1) | cbr(8, 1)}",
+            [(8, 8), (8, 16)],
+        ),
+        # channels of one gradient, the same gradient, a gradient of more than the convolution
+        ("CONCAT{CONV(8, 1) | CONV(8, 1)}", []),
+        ("ADD{CONV(8, 1) | CONV(8, 1)} - RELU", []),
+        ("CONCAT{CONV(8, 1) - RELU | CONV(9, 1) - RELU}", []),
+    ],
+)
+def test_whose_gradients_are_merged(
+    text: str, filters: list[tuple[int, ...]], however_small: None
+) -> None:
+    network = program("4@4x4", f"CONV(4, 3) - {text} - CONV(2, 3)")
+    assert gradients(network) == filters
+    same_answers(network, True)
+
+
+def test_small_networks_without_bn_stay_steps_at_once() -> None:
+    text = "CONCAT{CONV(8, 1) - RELU | CONV(8, 1) - RELU - CONV(4)} - FC(3), SOFTMAX"
+    network = program("3@6x6", text)
+    assert not gradients(network)
+    large = program("64@30x30", text)
+    assert gradients(large) and not large.at_once
+
+
+def test_weights_may_be_shared_with_another_place(however_small: None) -> None:
+    """Then their gradients are sums, which are left to be."""
+    network = compile_text(
+        "input 4@4x4 module m = CONV(8, 1) - RELU\n"
+        "net A = CONCAT{m | CONV(8, 1) - RELU | m} - CONV(2, 3)"
+    )
+    assert not gradients(network)
+    same_answers(network, True)
+
+
 def test_sequences_have_siblings_too() -> None:
     network = compile_text(
         "input 3@9 net A = CONCAT{CONV1D(8, 1) - BN - RELU | CONV1D(8, 1) - BN - TANH} - CONV1D(2)"
@@ -200,10 +280,10 @@ def test_a_channel_that_is_no_number_stays_in_its_branch() -> None:
     assert [c for c in range(16) if y[:, c].isnan().any()] == [3]
 
 
-@pytest.mark.parametrize("text", [INCEPTION, BOTTLENECK])
-def test_bytes_are_counted_as_the_kernels_touch_them(text: str) -> None:
-    network = program("3@6x5", f"{text} - GAP - FC(3), SOFTMAX")
-    assert families(network)
+@pytest.mark.parametrize("text", [INCEPTION, BOTTLENECK, WITHOUT_BN[0]])
+def test_bytes_are_counted_as_the_kernels_touch_them(text: str, however_small: None) -> None:
+    network = program("3@6x5", f"{text} - GAP - FC(3), SOFTMAX", bias=True)
+    assert gradients(network)
     agree(step(network), list(launch_moves(network.fused, network.triton, BATCH, HALF)))
 
 

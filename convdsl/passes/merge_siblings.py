@@ -1,14 +1,16 @@
-"""conv(x, v), conv(x, w) => parts of conv(x, [v; w]), for 1x1 convolutions in front of BN.
+"""conv(x, v), conv(x, w) => parts of conv(x, [v; w]), for 1x1 convolutions.
 
 Convolutions of one input that meet every pixel by itself are one product of matrices: x is read
-once for all of them, and so it is for the gradients of their weights; the gradient to x is one
-product instead of a sum. Statistics of all their channels begin in its kernel. The parameters stay
-what they are: a launch a pass puts the filters one behind the other, and all gradients that are
-products get theirs from one tensor. What lies between is found in channels of wider tensors, which
-`place_slices` sees to.
+once for all of them, and once for the gradients of their weights; the gradient to x is one product
+instead of a sum. The parameters stay what they are: a launch for each puts the filters one behind
+the other, and every gradient is summed into a tensor of its own. What lies between is found in
+channels of wider tensors, which `place_slices` sees to.
 
-Assumes split layers and a differentiated graph. Leaves alone convolutions without BN, whose
-epilogues differ in where they store; and those whose channels fill no whole vectors of memory.
+Assumes split layers and a differentiated graph. Forward it merges convolutions in front of BN, and
+statistics of all their channels begin in the one kernel; without BN their activations belong into
+their epilogues, each of which stores elsewhere, and gradients only are merged. Leaves alone those
+whose channels fill no whole vectors of memory, and small networks without BN, which have fewer
+launches as they are (`step_at_once`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Graph, Node, Origin, Value
+from convdsl.ir.op import Op
 from convdsl.ops._batch_norm import BatchStatistics, NormalizeGradient
 from convdsl.ops._conv_gradients import ConvGradInput, ConvGradWeight
 from convdsl.ops._conv_layer import Convolution
@@ -26,19 +29,23 @@ from convdsl.ops.add import Add
 from convdsl.ops.concat import Concat, Slice, starts
 from convdsl.passes.place_slices import is_aligned
 from convdsl.passes.rewrite import substitute, substitute_results
+from convdsl.passes.step_at_once import MOST_BYTES
+
+#: elements of a sample of x, without BN: with its gradient they are too many for a step at once
+LEAST_ELEMENTS = MOST_BYTES // 4 // 2
 
 
 @dataclass(frozen=True)
 class _Member:
     """One of the convolutions, and what stands behind it in both parts of the graph.
 
-    normalize: makes the gradient of the convolution's output; None in a graph without a backward
-    part, and where nobody asks for a gradient.
+    statistics, normalize: of BN, and what makes the gradient of the convolution's output there.
+    to_input, to_weight: what reads that gradient.
     """
 
     conv: Node
     geometry: Geometry
-    statistics: Node
+    statistics: Node | None = None
     normalize: Node | None = None
     to_input: Node | None = None
     to_weight: Node | None = None
@@ -48,7 +55,14 @@ class _Member:
         """What must be the same in all members."""
         found = (self.normalize, self.to_input, self.to_weight)
         bias = len(self.conv.parameters) > 1
-        return self.conv.inputs[0], bias, self.statistics.op, *(node is None for node in found)
+        statistics = self.statistics and self.statistics.op
+        return self.conv.inputs[0], bias, statistics, *(node is None for node in found)
+
+    @property
+    def dy(self) -> Value | None:
+        """The gradient of the convolution's output, if anybody asks for it."""
+        readers = (node for node in (self.to_weight, self.to_input) if node)
+        return next((node.inputs[-1] for node in readers), None)
 
 
 def merge_siblings(graph: Graph) -> Graph:
@@ -65,7 +79,7 @@ class _Merger:
             id(n): i for part in (graph.nodes, graph.backward) for i, n in enumerate(part)
         }
         self.owned = {parameter.value for parameter in graph.parameters}
-        self.of_backward = {id(node) for node in graph.backward}
+        self.gradients = dict(graph.gradients)
         self.made = {value: node for node in graph.all_nodes for value in node.outputs}
         taken = {v.name for n in graph.all_nodes for v in (*n.operands, *n.outputs)}
         self.build = Builder(taken | {v.name for v in (*graph.inputs, *self.owned)})
@@ -114,8 +128,12 @@ class _Merger:
         geometry = conv.op.geometry(conv.inputs[0].type)
         if not geometry.is_product or not is_aligned(geometry.y.channels):
             return None
+        if self.owned.isdisjoint(conv.parameters[:1]):
+            return None
         y, readers = conv.output, self.users.get(conv.output, [])
         found = [n for n in readers if isinstance(n.op, BatchStatistics)]
+        if not found:
+            return self.without_statistics(_Member(conv, geometry))
         # statistics that another use of the layer has moved have an order
         if len(found) != 1 or not self.owned.issuperset((*conv.parameters, *found[0].parameters)):
             return None
@@ -124,14 +142,31 @@ class _Merger:
         if not behind:
             return member
         (normalize, *others) = behind
-        return None if others else self.with_gradients(replace(member, normalize=normalize))
+        if others or not self.may_lie(normalize.inputs[0]):
+            return None
+        return self.with_gradients(replace(member, normalize=normalize), normalize.output)
 
-    def with_gradients(self, member: _Member) -> _Member | None:
-        assert member.normalize is not None
-        dy, g = member.normalize.output, member.normalize.inputs[0]
-        maker = self.made.get(g)
-        if maker is None or isinstance(maker.op, Slice) or dy in self.results:
-            return None  # it lies in another tensor already, or may not
+    def without_statistics(self, member: _Member) -> _Member | None:
+        """A member of which gradients only are merged."""
+        x, weight = member.conv.inputs[0], member.conv.parameters[0]
+        to_weight = self.made.get(self.gradients.get(weight, weight))
+        if x.type.elements < LEAST_ELEMENTS or to_weight is None or to_weight.inputs[0] != x:
+            return None
+        dy = to_weight.inputs[-1]
+        found = self.with_gradients(member, dy) if self.may_lie(dy) else None
+        return found if found and found.to_weight is to_weight else None
+
+    def may_lie(self, gradient: Value) -> bool:
+        """In a wider tensor: it does not already, and is no view of another."""
+        maker = self.made.get(gradient)
+        if maker is None or gradient in self.results or isinstance(maker.op, Slice):
+            return False
+        return not maker.op.is_view(maker.inputs[0].type)
+
+    def with_gradients(self, member: _Member, dy: Value) -> _Member | None:
+        """The member with the readers of ``dy``, if they are its convolution's gradients only."""
+        if dy in self.results:
+            return None
         to_input, to_weight = None, None
         for reader in self.users.get(dy, []):
             if type(reader.op) is ConvGradInput and to_input is None:
@@ -145,8 +180,8 @@ class _Merger:
     def is_family(self, members: Sequence[_Member]) -> bool:
         if len(members) < 2:
             return False
-        gradients = [m.normalize.inputs[0] for m in members if m.normalize]
-        if len(set(gradients)) < len(gradients):
+        gradients = [m.normalize.inputs[0] if m.normalize else m.dy for m in members]
+        if any(gradients) and len(set(gradients)) < len(gradients):
             return False
         return self.can_add(members) and self.can_wait(members)
 
@@ -189,7 +224,9 @@ class _Merger:
     def forward(self, members: Sequence[_Member]) -> None:
         """One convolution where the first stood, and statistics of all its channels."""
         first = members[0]
-        convs, found = [m.conv for m in members], [m.statistics for m in members]
+        convs, found = [m.conv for m in members], [m.statistics for m in members if m.statistics]
+        if not found:
+            return
         self.begin([*convs, *found])
         self.build.origin = _together(convs)
         geometry = _wider([m.geometry for m in members])
@@ -198,7 +235,7 @@ class _Merger:
         name = f"{first.conv.output.name}_siblings"
         (y,) = self.build.add(SiblingConv(geometry), first.conv.inputs[0], *stacks, names=(name,))
         self.build.origin = _together(found)
-        one = first.statistics.op
+        one = found[0].op
         assert isinstance(one, BatchStatistics)
         channels = tuple(m.geometry.y.channels for m in members)
         op = SiblingStatistics(one.momentum, one.eps, channels)
@@ -215,40 +252,58 @@ class _Merger:
         self.end(first.conv)
 
     def backward(self, members: Sequence[_Member]) -> None:
-        """One gradient where the last that it is made of stood, and its products."""
-        normalize = [m.normalize for m in members if m.normalize]
-        weight, y, mean = self.together[members[0].conv.output]
-        if mean is None:
+        """The gradients of all, each where the last of them stood."""
+        to_input = [m.to_input for m in members if m.to_input]
+        to_weight = [m.to_weight for m in members if m.to_weight]
+        if not to_input and not to_weight:
             return
-        self.begin(normalize)
-        self.build.origin = normalize[0].origin
-        (one, _, _, *vectors) = zip(*(node.inputs for node in normalize), strict=True)
-        (g,) = self.build.add(Concat(), *one, names=(f"{one[0].name}_siblings",))
-        stacks = [self.stack(values) for values in vectors]
-        name = f"{normalize[0].output.name}_siblings"
-        (dy,) = self.build.add(NormalizeGradient(), g, y, mean, *stacks, names=(name,))
-        self.end(self.last(normalize))
         geometry = _wider([m.geometry for m in members])
-        if to_input := [m.to_input for m in members if m.to_input]:
+        ends = [self.last(nodes) for nodes in (to_input, to_weight) if nodes]
+        dy, weight = self.incoming(members, min(ends, key=lambda node: self.place[id(node)]))
+        if to_input:
             self.begin(to_input)
             last = self.last(to_input)
-            origin = _together(to_input)
-            self.build.nodes.append(
-                Node(ConvGradInput(geometry), (dy, weight), (), last.outputs, origin)
-            )
+            op: Op = ConvGradInput(geometry)
+            self.add(op, (dy, weight), last.outputs, _together(to_input))
             self.absorbed |= {node.output for node in to_input} - {last.output}
             self.end(last)
-        if to_weight := [m.to_weight for m in members if m.to_weight]:
+        if to_weight:
             self.begin(to_weight)
             filters = tuple(m.geometry.y.channels for m in members)
-            bias = len(to_weight[0].outputs) > 1
-            op = SiblingGradWeight(geometry, bias, filters)
-            outputs = tuple(
+            op = SiblingGradWeight(geometry, len(to_weight[0].outputs) > 1, filters)
+            outputs = [
                 v for made in zip(*(n.outputs for n in to_weight), strict=True) for v in made
-            )
-            inputs = (to_weight[0].inputs[0], dy)
-            self.build.nodes.append(Node(op, inputs, (), outputs, _together(to_weight)))
+            ]
+            self.add(op, (to_weight[0].inputs[0], dy), tuple(outputs), _together(to_weight))
             self.end(self.last(to_weight))
+
+    def incoming(self, members: Sequence[_Member], before: Node) -> tuple[Value, Value]:
+        """The gradient of all outputs together, ready before that node; and the filters."""
+        normalize = [m.normalize for m in members if m.normalize]
+        self.begin(normalize)
+        if not normalize:
+            self.build.origin = _together([m.conv for m in members])
+            parts = [m.dy for m in members if m.dy]
+            (dy,) = self.build.add(Concat(), *parts, names=(f"{parts[0].name}_siblings",))
+            weight = self.stack([m.conv.parameters[0] for m in members])
+        else:
+            weight, y, mean = self.together[members[0].conv.output]
+            self.build.origin = normalize[0].origin
+            (one, _, _, *vectors) = zip(*(node.inputs for node in normalize), strict=True)
+            (g,) = self.build.add(Concat(), *one, names=(f"{one[0].name}_siblings",))
+            assert mean is not None
+            stacks = [self.stack(values) for values in vectors]
+            name = f"{normalize[0].output.name}_siblings"
+            op = NormalizeGradient()
+            (dy,) = self.build.add(op, g, y, mean, *stacks, names=(name,))
+        self.end(before)
+        return dy, weight
+
+    def add(
+        self, op: Op, inputs: tuple[Value, ...], outputs: tuple[Value, ...], origin: Origin
+    ) -> None:
+        """A node that makes values that are there already."""
+        self.build.nodes.append(Node(op, inputs, (), outputs, origin))
 
     def stack(self, values: Sequence[Value]) -> Value:
         (made,) = self.build.add(Stack(), *values, names=(f"{values[0].name}_siblings",))
