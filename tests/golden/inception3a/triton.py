@@ -259,8 +259,8 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(97,)](
             partial_ptr=d_inception_concat_3_cr_conv_weight_partial,
             dw_ptr=d_inception_concat_3_cr_conv_weight, db_ptr=d_inception_concat_3_cr_conv_bias,
-            scale_ptr=None, factor_ptr=None, weights=6144, biases=32, first=0, width=6176,
-            SPLIT=128, BLOCK=64, num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, weights=6144, biases=32, dw_first=0, db_first=6144,
+            width=6176, SPLIT=128, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_3_cr_conv_weight_partial
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
@@ -287,8 +287,8 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(201,)](
             partial_ptr=d_inception_concat_2_cr2_conv_weight_partial,
             dw_ptr=d_inception_concat_2_cr2_conv_weight, db_ptr=d_inception_concat_2_cr2_conv_bias,
-            scale_ptr=None, factor_ptr=None, weights=12800, biases=32, first=0, width=12832,
-            SPLIT=64, BLOCK=64, num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, weights=12800, biases=32, dw_first=0, db_first=12800,
+            width=12832, SPLIT=64, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_2_cr2_conv_weight_partial
         # inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(32, 5) - RELU
@@ -328,8 +328,8 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(1730,)](
             partial_ptr=d_inception_concat_1_cr2_conv_weight_partial,
             dw_ptr=d_inception_concat_1_cr2_conv_weight, db_ptr=d_inception_concat_1_cr2_conv_bias,
-            scale_ptr=None, factor_ptr=None, weights=110592, biases=128, first=0, width=110720,
-            SPLIT=64, BLOCK=64, num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, weights=110592, biases=128, dw_first=0,
+            db_first=110592, width=110720, SPLIT=64, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_1_cr2_conv_weight_partial
         # inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(128, 3) - RELU
@@ -374,41 +374,23 @@ class Inception3aFunction(torch.autograd.Function):
             DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, DY_STRIDE=176, BIAS=True, SPLIT=32,
             PRECISION="ieee", BLOCK_M=64, BLOCK_N=64, BLOCK_K=64, num_warps=4, num_stages=3,
         )
-        sum_partials[(192,)](
+        sum_partials[(193,)](
             partial_ptr=d_inception_concat_0_cr_conv_weight_partial,
-            dw_ptr=d_inception_concat_0_cr_conv_weight, db_ptr=None, scale_ptr=None,
-            factor_ptr=None, weights=12288, biases=0, first=0, width=33968, SPLIT=32, BLOCK=64,
-            num_warps=4, num_stages=2,
+            dw_ptr=d_inception_concat_0_cr_conv_weight, db_ptr=d_inception_concat_0_cr_conv_bias,
+            scale_ptr=None, factor_ptr=None, weights=12288, biases=64, dw_first=0, db_first=33792,
+            width=33968, SPLIT=32, BLOCK=64, num_warps=4, num_stages=2,
         )
-        sum_partials[(288,)](
+        sum_partials[(290,)](
             partial_ptr=d_inception_concat_0_cr_conv_weight_partial,
-            dw_ptr=d_inception_concat_1_cr_conv_weight, db_ptr=None, scale_ptr=None,
-            factor_ptr=None, weights=18432, biases=0, first=12288, width=33968, SPLIT=32, BLOCK=64,
-            num_warps=4, num_stages=2,
+            dw_ptr=d_inception_concat_1_cr_conv_weight, db_ptr=d_inception_concat_1_cr_conv_bias,
+            scale_ptr=None, factor_ptr=None, weights=18432, biases=96, dw_first=12288,
+            db_first=33856, width=33968, SPLIT=32, BLOCK=64, num_warps=4, num_stages=2,
         )
-        sum_partials[(48,)](
+        sum_partials[(49,)](
             partial_ptr=d_inception_concat_0_cr_conv_weight_partial,
-            dw_ptr=d_inception_concat_2_cr_conv_weight, db_ptr=None, scale_ptr=None,
-            factor_ptr=None, weights=3072, biases=0, first=30720, width=33968, SPLIT=32, BLOCK=64,
-            num_warps=4, num_stages=2,
-        )
-        sum_partials[(1,)](
-            partial_ptr=d_inception_concat_0_cr_conv_weight_partial,
-            dw_ptr=d_inception_concat_0_cr_conv_bias, db_ptr=None, scale_ptr=None, factor_ptr=None,
-            weights=64, biases=0, first=33792, width=33968, SPLIT=32, BLOCK=64, num_warps=4,
-            num_stages=2,
-        )
-        sum_partials[(2,)](
-            partial_ptr=d_inception_concat_0_cr_conv_weight_partial,
-            dw_ptr=d_inception_concat_1_cr_conv_bias, db_ptr=None, scale_ptr=None, factor_ptr=None,
-            weights=96, biases=0, first=33856, width=33968, SPLIT=32, BLOCK=64, num_warps=4,
-            num_stages=2,
-        )
-        sum_partials[(1,)](
-            partial_ptr=d_inception_concat_0_cr_conv_weight_partial,
-            dw_ptr=d_inception_concat_2_cr_conv_bias, db_ptr=None, scale_ptr=None, factor_ptr=None,
-            weights=16, biases=0, first=33952, width=33968, SPLIT=32, BLOCK=64, num_warps=4,
-            num_stages=2,
+            dw_ptr=d_inception_concat_2_cr_conv_weight, db_ptr=d_inception_concat_2_cr_conv_bias,
+            scale_ptr=None, factor_ptr=None, weights=3072, biases=16, dw_first=30720,
+            db_first=33952, width=33968, SPLIT=32, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_0_cr_conv_weight_partial
         d_x_7 = None
@@ -451,7 +433,7 @@ class Inception3aFunction(torch.autograd.Function):
                 aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=176, P=28, Q=28, R=1, S=1,
                 STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1,
                 DY_STRIDE=176, DX_STRIDE=192, PERIOD_H=1, PERIOD_W=1, EPILOGUE=keep,
-                PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=16, num_warps=8, num_stages=3,
+                PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=3,
             )
             del inception_concat_0_cr_conv_weight_siblings
             # inception3a.cnn:8 maxpool_gradient_add of POOL(3, S=1, P=half) - CONV(64, 1)
@@ -947,13 +929,14 @@ def sum_partials(
     factor_ptr,
     weights,
     biases,
-    first,
+    dw_first,
+    db_first,
     width,
     SPLIT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """dw[w] = sum over i < SPLIT of partial[i, first + w], w < weights; db likewise from what
-    follows.
+    """dw[w] = sum over i < SPLIT of partial[i, dw_first + w], w < weights; db likewise from
+    db_first on.
 
     partial (SPLIT, width) fp32, dw (weights) fp32 in the same order, db (biases) fp32 or None, and
     then biases is 0. SPLIT is a power of two: the sum is one tree, the same in every run.
@@ -962,8 +945,9 @@ def sum_partials(
     size = weights + biases
     element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     split = tl.arange(0, SPLIT).to(tl.int64)
+    column = tl.where(element < weights, dw_first, db_first - weights) + element
     parts = tl.load(
-        partial_ptr + split[:, None] * width + (first + element)[None, :],
+        partial_ptr + split[:, None] * width + column[None, :],
         mask=(element < size)[None, :],
         other=0.0,
     )
