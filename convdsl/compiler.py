@@ -30,6 +30,7 @@ from convdsl.passes.drop_training_outputs import drop_training_outputs
 from convdsl.passes.fuse_epilogues import fuse_epilogues
 from convdsl.passes.fuse_prologues import fuse_prologues
 from convdsl.passes.hoist_pool_gradient import hoist_pool_gradient
+from convdsl.passes.merge_siblings import merge_siblings
 from convdsl.passes.pack_masks import pack_masks
 from convdsl.passes.place_slices import place_slices
 from convdsl.passes.plan_memory import MemoryPlan, plan
@@ -67,6 +68,7 @@ PIPELINE: tuple[Pass, ...] = (
     ("pack_masks", pack_masks),
     ("drop_dead", drop_dead),
     ("use_library", use_library),
+    ("merge_siblings", merge_siblings),
     ("fuse_epilogues", fuse_epilogues),
     ("fuse_prologues", fuse_prologues),
     ("place_slices", place_slices),
@@ -91,6 +93,7 @@ OPTIONAL = frozenset(
         "recompute_masks",
         "pack_masks",
         "drop_dead",
+        "merge_siblings",
         "fuse_epilogues",
         "fuse_prologues",
         "place_slices",

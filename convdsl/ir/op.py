@@ -111,14 +111,19 @@ class Op(ABC):
     output_is_free: ClassVar[bool] = False
     #: max_pool(f(x)) and f(max_pool(x)) have the same values and gradients, to the bit
     may_follow_pool: ClassVar[bool] = False
-    #: numbers of parameters of role STATE, and of the outputs that are their next values; a kernel
-    #: gets the same memory for both
-    updates: ClassVar[Mapping[int, int]] = {}
 
     @property
     def title(self) -> str:
         """A word for kernels' names and comments."""
         return type(self).__name__.lower()
+
+    @property
+    def updates(self) -> Mapping[int, int]:
+        """Numbers of parameters of role STATE, and of the outputs that are their next values.
+
+        A kernel gets the same memory for both.
+        """
+        return {}
 
     @property
     def helpers(self) -> tuple[Nest, ...]:

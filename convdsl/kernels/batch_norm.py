@@ -144,6 +144,8 @@ def merge_statistics(
     new_var_ptr,
     rows,
     channels,
+    first,
+    width,
     training,
     MOMENTUM: tl.constexpr,
     EPS: tl.constexpr,
@@ -152,7 +154,8 @@ def merge_statistics(
     COLS: tl.constexpr,
 ):
     """mean, rstd = 1/sqrt(var + EPS) and scale = rstd * weight of the batch, and the running
-    statistics moved towards it; partial (SPLIT, 2, C) is of stretches of blocks of ROWS rows.
+    statistics moved towards it; partial (SPLIT, 2, width) is of stretches of blocks of ROWS rows,
+    and its columns from ``first`` on are of these C channels.
 
     In training var is the mean of the squared deviations, and the running variance gets the one
     with n/(n-1); otherwise mean and rstd are those of the running statistics, which stay. All are
@@ -166,10 +169,10 @@ def merge_statistics(
     stretch = tl.cdiv(tl.cdiv(rows, ROWS), SPLIT) * ROWS
     split = tl.arange(0, SPLIT)[:, None].to(tl.int64)
     size = tl.minimum(tl.maximum(rows - split * stretch, 0), stretch).to(tl.float32)
-    place = partial_ptr + split * (2 * channels) + c[None, :]
+    place = partial_ptr + split * (2 * width) + first + c[None, :]
     mask = (size > 0.0) & (c < channels)[None, :]
     means = tl.load(place, mask=mask, other=0.0)
-    squares = tl.load(place + channels, mask=mask, other=0.0)
+    squares = tl.load(place + width, mask=mask, other=0.0)
     count, mean, m2 = merge_all(size, means, squares)
     learning = (training != 0) & (rows > 0)
     var = m2 / tl.maximum(count, 1.0)
