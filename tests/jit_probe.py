@@ -1,4 +1,5 @@
-"""``python -m tests.jit_probe NETWORK``: a training step through Triton's JIT, without a device.
+"""``python -m tests.jit_probe NETWORK [boxes]``: a training step through Triton's JIT, without a
+device; with ``boxes`` by the variants that take tensor descriptors, and only these are compiled.
 
 Every launch of the generated module is bound, specialised and compiled for sm_90 by the code that
 would launch it, then not launched: what comes out is garbage, but nothing of the launch is
@@ -17,6 +18,7 @@ from triton.runtime.jit import JITFunction
 
 import convdsl
 from convdsl.runtime.load import load_text
+from tests.variants import with_variants
 
 
 class NoDevice:
@@ -35,19 +37,24 @@ class NoDevice:
         return torch.device("cpu")
 
 
-def main(path: str) -> None:
+def main(path: str, *options: str) -> None:
     driver.set_active(NoDevice())
     launches: Counter[str] = Counter()
     launch = JITFunction.run
 
     def only_compile(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
-        kernel = launch(self, *args, grid=grid, warmup=True, **options)
-        assert kernel is not None and 1 <= len(grid) <= 3
+        kernel = None
+        if not boxes or "x_box" in options:
+            kernel = launch(self, *args, grid=grid, warmup=True, **options)
+            assert kernel is not None and 1 <= len(grid) <= 3
         launches[self.__name__] += 1
         return kernel
 
     JITFunction.run = only_compile
     net = convdsl.compile(path)
+    boxes = options == ("boxes",)
+    if boxes:
+        net = with_variants(net)
     module = load_text(net.emit("triton"), net.name)
     module.check_device = lambda x, kernel: None
     model = getattr(module, net.name)(dtype=torch.bfloat16)
@@ -61,4 +68,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -15,10 +15,12 @@ import triton
 from torch import Tensor
 
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Schedule, Size, Stride, Tail
+from convdsl.ir.launch import Box, Schedule, Size, Stride, Tail
 from convdsl.ir.op import Op
+from convdsl.ir.tile import Tile
 from convdsl.ir.types import DType, TensorType
 from convdsl.kernels.pointwise import keep
+from convdsl.runtime.triton_support import boxes
 
 KINDS = {
     torch.int8: DType.INT8,
@@ -103,6 +105,10 @@ def launch_all(
                 # torch leaves the strides of axes of one element anyhow
                 whole = tensor.is_contiguous()
                 arguments[name] = tensor.shape[-1] if whole else tensor.stride(-2)
+            elif isinstance(argument, Box):
+                tensor = tensors[argument.value]
+                shape = [eval(str(size), {"n": n}) for size in argument.shape]
+                arguments[name] = boxes(tensor, shape, shape[-1], argument.block)
             elif isinstance(argument, Size):
                 names = {"n": n, "triton": triton, "training": int(seed >= 0)}
                 arguments[name] = eval(argument.text, names)
@@ -123,17 +129,18 @@ def run(
     seed: int = 0,
     orders: Sequence[Order] | None = None,
     made: Sequence[Order] | None = None,
+    tile: Tile | None = None,
 ) -> tuple[Tensor, ...]:
     """Outputs of ``op`` as its kernels compute them; with ``pool``, the pooled map and the index.
 
     aux: logical tensors of the shape of the op's (un-pooled) output, and parameters. orders: how
     the parameters are stored; without it as weights of convolutions are. made: the same of the
-    outputs that have no batch axis, as gradients of parameters do not.
+    outputs that have no batch axis, as gradients of parameters do not. tile: see `Tail`.
     """
     node = node_of(op, inputs, parameters)
     n, compute = inputs[0].shape[0], inputs[0].dtype
     outputs: tuple[Value, ...] = node.outputs
-    tail = Tail(node.output)
+    tail = Tail(node.output, tile=tile)
     if pool:
         channels, height, width = node.output.type.shape
         shape = (channels, height // pool[0], width // pool[1])

@@ -51,9 +51,9 @@ def watched() -> Iterator[list[Touched]]:
     run = executor.__call__
 
     # what is not masked comes here too, with a mask of ones
-    def masked_load(self: Any, pointers: Any, mask: Any, *others: Any) -> Any:
+    def masked_load(self: Any, pointers: Any, mask: Any, *others: Any, **named: Any) -> Any:
         _note(seen[-1].loads, pointers, mask)
-        return load(self, pointers, mask, *others)
+        return load(self, pointers, mask, *others, **named)
 
     def masked_store(self: Any, pointers: Any, value: Any, mask: Any, *others: Any) -> Any:
         _note(seen[-1].stores, pointers, mask)

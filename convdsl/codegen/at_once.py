@@ -12,7 +12,8 @@ from types import MappingProxyType
 from convdsl.codegen.at_place import at_place, name_at
 from convdsl.codegen.copy_source import definition
 from convdsl.codegen.epilogue import Epilogue
-from convdsl.codegen.launches import EmittedLaunch, FunctionBody, Kernels, tidy
+from convdsl.codegen.launches import EmittedLaunch, FunctionBody, Kernels
+from convdsl.codegen.tensors import tidy
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Given, Launch, Schedule, Size

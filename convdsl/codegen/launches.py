@@ -6,17 +6,18 @@ from which the ahead-of-time builds take what to compile.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 
 from convdsl.codegen.copy_source import Copier, definition, kernel_names
 from convdsl.codegen.epilogue import Epilogue, epilogue, prologue
 from convdsl.codegen.header import class_name, storage_shape, where
+from convdsl.codegen.tensors import box, new_tensor, tidy
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Graph, Node, Places, Value
 from convdsl.ir.group import Group, updated
-from convdsl.ir.launch import Given, Launch, Schedule, Size, Stride, Tail
+from convdsl.ir.launch import Box, Given, Launch, Schedule, Size, Stride, Tail
 from convdsl.ir.types import DType, TensorType
 
 # names that generated functions use for themselves
@@ -24,7 +25,7 @@ RESERVED = frozenset(
     """n p ctx seed training dtype weights new infer outputs self keep labels len
     torch triton tl nn Tensor Any ClassVar Sequence Network check_device new_seed
     inputs each programs loss scale d_loss kept kept_int8 kept_int32 kept_int64
-    kept_float32""".split()  # noqa: SIM905
+    kept_float32 boxes TensorDescriptor""".split()  # noqa: SIM905
 )
 
 #: ends of the names of generated classes
@@ -87,6 +88,7 @@ class Kernels:
     at_once: dict[str, str] = field(default_factory=dict)  # of a step at once: name -> function
     launches: list[EmittedLaunch] = field(default_factory=list)
     part: Part = Part.INFERENCE  # of the launches that are written next
+    boxes: bool = False  # some kernel takes tensor descriptors
 
     def epilogue(self, made: Epilogue, comment: str) -> str:
         """The name of an epilogue function with this body; equal bodies share one."""
@@ -295,9 +297,10 @@ class FunctionBody:
         elif has_hole:
             self.kernels.copier.add("kernels.pointwise", "keep")
         before = {
-            parameter.removesuffix("_ptr"): prologues[argument]
+            parameter.rpartition("_")[0]: prologues[value]
             for parameter, argument in launch.arguments.items()
-            if isinstance(argument, Value) and argument in prologues
+            for value in (argument.value if isinstance(argument, Box) else argument,)
+            if isinstance(value, Value) and value in prologues
         }
         bodies = [made.body if made else "", *(given.body for given in before.values())]
         texts = []
@@ -328,6 +331,8 @@ class FunctionBody:
                 argument = launch.arguments[parameter]
                 if hole == "ptr" and given:
                     argument = given.tile
+                elif isinstance(argument, Box) and given:
+                    argument = replace(argument, value=given.tile)
                 elif isinstance(argument, Value) and argument not in self.needed:
                     argument = None
                 elif isinstance(argument, Stride):
@@ -368,27 +373,9 @@ class FunctionBody:
     def _text(self, argument: Given) -> str:
         if isinstance(argument, Value):
             return self.names[argument]
+        if isinstance(argument, Box):
+            self.kernels.boxes = True
+            return box(argument, self.names[argument.value], self.places)
         if isinstance(argument, Size):
             return tidy(argument.text)
         return f'"{argument}"' if isinstance(argument, str) else repr(argument)
-
-
-def new_tensor(
-    kind: TensorType, shape: str | None = None, order: tuple[int, ...] | None = None
-) -> str:
-    """``new((n, 28, 28, 6))``; the dtype only where it is not the computing one.
-
-    order: of the axes in memory, where the tensor has no batch and one of its own.
-    """
-    shape, view = shape or storage_shape(kind), ""
-    if order:
-        shape = f"({', '.join(str(kind.shape[axis]) for axis in order)})"
-        view = f".permute{tuple(order.index(axis) for axis in range(len(order)))}"
-    stored = {DType.BIT: "uint8"}.get(kind.dtype, kind.dtype.value)
-    dtype = "" if kind.dtype is DType.COMPUTE else f", dtype=torch.{stored}"
-    return f"new({shape}{dtype}){view}"
-
-
-def tidy(expression: str) -> str:
-    """A size expression without its factors of one."""
-    return re.sub(r" \* 1(?![\d.])", "", expression)

@@ -117,6 +117,8 @@ def _pointed(expression: ast.expr, targets: Targets) -> frozenset[str]:
             return targets.get(name, _NOTHING)
         case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=int(place))):
             return frozenset(f"{target}[{place}]" for target in targets.get(name, _NOTHING))
+        case ast.Subscript(slice=ast.UnaryOp()):  # from behind: no tensor stands there
+            return _NOTHING
         case ast.Subscript(value=value):
             return _pointed(value, targets)
         case ast.BinOp(left=left, op=ast.Add() | ast.Sub(), right=right):

@@ -17,11 +17,11 @@ from convdsl.codegen.launches import (
     Kernels,
     Part,
     local_names,
-    new_tensor,
     orders_of_gradients,
 )
 from convdsl.codegen.losses import D_LOSS, LOSS, SCALE
 from convdsl.codegen.samples_pass import SamplesPass
+from convdsl.codegen.tensors import new_tensor
 from convdsl.codegen.weights_pass import WeightsPass
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Graph, Value

@@ -23,7 +23,7 @@ from convdsl.codegen.launches import EmittedLaunch, Part
 from convdsl.codegen.pointers import Accesses, accesses, functions_of
 from convdsl.codegen.triton_module import TritonText
 from convdsl.ir.graph import Graph, Parameter, Value
-from convdsl.ir.launch import Size, worked_out
+from convdsl.ir.launch import Box, Size, worked_out
 
 #: float32, what masters, gradients and momenta are
 MASTER_BYTES = 4
@@ -179,6 +179,8 @@ def _tensors(launch: EmittedLaunch, names: Iterable[str]) -> Iterator[Value]:
         argument = launch.arguments.get(parameter)  # the place of a program is no argument
         if isinstance(argument, tuple):
             yield argument[int(place)]
+        elif isinstance(argument, Box):
+            yield argument.value
         elif isinstance(argument, Value):
             yield argument
 

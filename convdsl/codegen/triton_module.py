@@ -44,6 +44,9 @@ from torch import Tensor, nn
 """
 
 
+DESCRIPTOR = "from triton.tools.tensor_descriptor import TensorDescriptor"
+
+
 @dataclass(frozen=True, slots=True)
 class TritonText:
     """The file, and its launches as data for ahead-of-time builds."""
@@ -84,6 +87,9 @@ def emit_triton(
         if step:
             step.emit_call(module)
     kernels.copier.add("kernels.pointwise", "keep")
+    if kernels.boxes:
+        support.add("runtime.triton_support", "boxes")
+    imports = IMPORTS + (DESCRIPTOR if kernels.boxes else "")
     sections = (
         ("the network, forward and backward", functions.text),
         ("epilogues: what is worked out while a tile is in registers", kernels.epilogue_text),
@@ -92,7 +98,7 @@ def emit_triton(
         ("what every generated network shares", support.text),
         ("the module", module.text),
     )
-    parts = ["\n".join(docstring(training, source, "Fused Triton kernels.")), "", IMPORTS.rstrip()]
+    parts = ["\n".join(docstring(training, source, "Fused Triton kernels.")), "", imports.rstrip()]
     for title, text in sections:
         if text:
             parts += ["", f"# ---- {title} " + "-" * (92 - len(title)), "", "", text, ""]

@@ -58,7 +58,7 @@ def product_of(node: Node) -> Launch | None:
 
 
 def tile_of(launch: Launch) -> Tile:
-    """The tile of a launch that has one."""
+    """The tile of a launch that has one, of a general nest."""
     m, n, k, splits = (launch.arguments.get(name, 0) for name in TILED)
     assert isinstance(m, int) and isinstance(n, int) and isinstance(k, int)
     assert isinstance(splits, int)
@@ -70,7 +70,8 @@ def key_of(node: Node) -> str | None:
 
     Nodes of equal keys are one problem: the loop nest with its sizes, then what is fused around it.
     """
-    launch = product_of(node)
+    group = group_of(node)
+    launch = product_of(node if group.tile is None else _untiled(node))
     if launch is None:
         return None
     sizes = " ".join(
@@ -78,11 +79,14 @@ def key_of(node: Node) -> str | None:
         for name, value in launch.arguments.items()
         if isinstance(value, int | Size) and name not in TILED
     )
-    group = group_of(node)
     chains = [f"({_titles(chain)})" for chain in group.prologues]
     behind = (*group.nodes[1:], *group.bits, *group.reductions)
     around = [*chains, "*", _titles(behind)] if chains or behind else []
     return " ".join([launch.nest.function, sizes, *around])
+
+
+def _untiled(node: Node) -> Node:
+    return replace(node, op=replace(group_of(node), tile=None))
 
 
 def _titles(nodes: Iterable[Node]) -> str:

@@ -38,6 +38,19 @@ class Stride:
     constant: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Box:
+    """``value`` as a tensor descriptor, of which a kernel loads one ``block`` at a time.
+
+    shape: as which it is seen, sizes or expressions of the batch size; rows are the last axis, and
+    lie as far apart as those of the value.
+    """
+
+    value: Value
+    shape: tuple[int | str, ...]
+    block: tuple[int, ...]
+
+
 class _Triton:
     """The part of the name ``triton`` that sizes use."""
 
@@ -51,9 +64,10 @@ def worked_out(expression: str, n: int) -> int:
     return int(eval(expression, {"n": n, "triton": _Triton}))
 
 
-# A Value is passed as a pointer, a Size as a run-time integer, None as an absent pointer and
-# everything else as a compile-time constant; a Stride becomes a Size or a constant.
-Given = Value | Size | bool | int | float | str | None
+# A Value is passed as a pointer, a Box as a descriptor, a Size as a run-time integer, None as an
+# absent pointer and everything else as a compile-time constant; a Stride becomes a Size or a
+# constant.
+Given = Value | Box | Size | bool | int | float | str | None
 Argument = Given | Stride
 
 
@@ -61,7 +75,7 @@ Argument = Given | Stride
 class Band:
     """How a kernel cuts its result, rows of channels in memory, into bands of ``rows`` rows.
 
-    index: Triton text of the number of the band a program works on. pixels: rows of one sample in
+    index: Triton text of the number of the band that EPILOGUE gets. pixels: rows of one sample in
     each of ``phases`` sequences of bands, which the rows are dealt to; bands follow each other
     where there is one sequence.
     """
@@ -86,13 +100,15 @@ class Band:
 class Product:
     """The matrix product that a launch is: rows x depth times depth x columns, ``count`` of them.
 
-    Each an expression of the batch size ``n``.
+    Each an expression of the batch size ``n``. variants: names of other loop nests for it, which a
+    `Tile` may ask for; they take boxes of tensor descriptors.
     """
 
     rows: str
     columns: str
     depth: str
     count: int = 1
+    variants: tuple[str, ...] = ()
 
     def sizes(self, n: int) -> tuple[int, int, int]:
         """(rows, columns, depth) for a batch of ``n``."""

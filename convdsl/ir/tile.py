@@ -8,6 +8,8 @@ class Tile:
     """Rows, columns and contraction depth (in 16-bit elements) of one step of a program.
 
     splits: stretches that a contraction over the batch is cut into; 0 leaves them to the op.
+    variant: another loop nest of the same meaning, of those in `ir.launch.Product.variants`; "" is
+    the general one.
     """
 
     m: int
@@ -16,3 +18,4 @@ class Tile:
     warps: int
     stages: int
     splits: int = 0
+    variant: str = ""

@@ -94,31 +94,45 @@ def statistics(
 
 
 @triton.jit
+def rows_before(band, rows, BAND: tl.constexpr, PHASES: tl.constexpr):
+    """Rows in the first ``band`` bands, of which one of each of PHASES sequences follow each other.
+
+    The ``rows`` are dealt to the sequences evenly, and to the bands of one BAND by BAND.
+    """
+    each = rows // PHASES
+    first = band // PHASES * BAND
+    begun = tl.minimum(tl.maximum(each - first, 0), BAND)
+    return tl.minimum(first, each).to(tl.int64) * PHASES + band % PHASES * begun
+
+
+@triton.jit
 def merge_bands(
     bands_ptr,
     partial_ptr,
     rows,
     channels,
     BAND: tl.constexpr,
+    PHASES: tl.constexpr,
     SPLIT: tl.constexpr,
     STEP: tl.constexpr,
     COLS: tl.constexpr,
 ):
     """partial[i] = (mean, sum of squared deviations) of the i-th stretch of bands.
 
-    bands (count, 2, C) has the same of BAND rows each, of fewer in the last. Stretch i is the bands
-    from i*count/SPLIT on. partial is float32 (SPLIT, 2, C).
+    bands (count, 2, C) has the same of so many rows each as `rows_before` counts: BAND, fewer in
+    the last ones. Stretch i is the bands from i*count/SPLIT on. partial is float32 (SPLIT, 2, C).
     """
     c = tl.program_id(0) * COLS + tl.arange(0, COLS)
     split = tl.program_id(1)
-    stretch = tl.cdiv(tl.cdiv(rows, BAND), SPLIT)
+    stretch = tl.cdiv(tl.cdiv(rows // PHASES, BAND) * PHASES, SPLIT)
     count = tl.zeros((COLS,), tl.float32)
     mean = tl.zeros((COLS,), tl.float32)
     m2 = tl.zeros((COLS,), tl.float32)
     for start in range(0, stretch, STEP):
         lane = start + tl.arange(0, STEP)[:, None]
         band = (split * stretch + lane).to(tl.int64)
-        size = tl.minimum(tl.maximum(rows - band * BAND, 0), BAND).to(tl.float32)
+        behind = rows_before(band + 1, rows, BAND, PHASES)
+        size = (behind - rows_before(band, rows, BAND, PHASES)).to(tl.float32)
         size = tl.where(lane < stretch, size, 0.0)
         place = bands_ptr + band * (2 * channels) + c[None, :]
         mask = (size > 0.0) & (c < channels)[None, :]
@@ -151,11 +165,12 @@ def merge_statistics(
     EPS: tl.constexpr,
     SPLIT: tl.constexpr,
     ROWS: tl.constexpr,
+    PHASES: tl.constexpr,
     COLS: tl.constexpr,
 ):
     """mean, rstd = 1/sqrt(var + EPS) and scale = rstd * weight of the batch, and the running
-    statistics moved towards it; partial (SPLIT, 2, width) is of stretches of blocks of ROWS rows,
-    and its columns from ``first`` on are of these C channels.
+    statistics moved towards it; partial (SPLIT, 2, width) is of stretches of bands of ROWS rows, as
+    `merge_bands` makes it, and its columns from ``first`` on are of these C channels.
 
     In training var is the mean of the squared deviations, and the running variance gets the one
     with n/(n-1); otherwise mean and rstd are those of the running statistics, which stay. All are
@@ -166,9 +181,10 @@ def merge_statistics(
     running_mean = tl.load(running_mean_ptr + c, mask=c < channels, other=0.0).to(tl.float32)
     running_var = tl.load(running_var_ptr + c, mask=c < channels, other=1.0).to(tl.float32)
     weight = tl.load(weight_ptr + c, mask=c < channels, other=0.0).to(tl.float32)
-    stretch = tl.cdiv(tl.cdiv(rows, ROWS), SPLIT) * ROWS
+    stretch = tl.cdiv(tl.cdiv(rows // PHASES, ROWS) * PHASES, SPLIT)
     split = tl.arange(0, SPLIT)[:, None].to(tl.int64)
-    size = tl.minimum(tl.maximum(rows - split * stretch, 0), stretch).to(tl.float32)
+    behind = rows_before((split + 1) * stretch, rows, ROWS, PHASES)
+    size = (behind - rows_before(split * stretch, rows, ROWS, PHASES)).to(tl.float32)
     place = partial_ptr + split * (2 * width) + first + c[None, :]
     mask = (size > 0.0) & (c < channels)[None, :]
     means = tl.load(place, mask=mask, other=0.0)

@@ -104,27 +104,30 @@ class BatchStatistics(RowReduction):
             {
                 "bands_ptr": bands,
                 "partial_ptr": partial,
-                "rows": Size(f"n * {band.pixels}"),
+                "rows": Size(f"n * {band.pixels * band.phases}"),
                 "channels": Size(f"{channels}"),
                 "BAND": band.rows,
+                "PHASES": band.phases,
                 "SPLIT": split,
                 "STEP": STEP,
                 "COLS": COLS,
             },
             (str(-(-channels // COLS)), str(split)),
         )
-        return Schedule((merged, *self._finish(node, partial, band.rows)), (partial,))
+        made = self._finish(node, partial, band.rows, band.phases)
+        return Schedule((merged, *made), (partial,))
 
     def layers(self, node: Node) -> list[tuple[Sequence[Value], Sequence[Value]]]:
         """Parameters and outputs of each of the layers side by side in the channels of x."""
         return [(node.parameters, node.outputs)]
 
-    def _finish(self, node: Node, partial: Value, rows: int) -> list[Launch]:
-        """partial is of stretches of blocks of so many rows."""
+    def _finish(self, node: Node, partial: Value, rows: int, phases: int = 1) -> list[Launch]:
+        """partial is of stretches of bands of so many rows, in so many sequences."""
         made: list[Launch] = []
         first = 0
         for parameters, outputs in self.layers(node):
-            made.append(self._merge(node.inputs[0], parameters, outputs, partial, rows, first))
+            bands = rows, phases
+            made.append(self._merge(node.inputs[0], parameters, outputs, partial, bands, first))
             first += outputs[0].type.channels
         return made
 
@@ -134,16 +137,18 @@ class BatchStatistics(RowReduction):
         parameters: Sequence[Value],
         outputs: Sequence[Value],
         partial: Value,
-        rows: int,
+        of_band: tuple[int, int],
         first: int,
     ) -> Launch:
         """One layer's statistics, whose channels in ``x`` are those from ``first`` on."""
         weight, running_mean, running_var = parameters
         mean, rstd, scale, new_mean, new_var = outputs
         channels = mean.type.channels
+        rows, phases = of_band
         split, count = partial.type.shape[0], f"n * {x.type.pixels}"
         # a small batch leaves the last stretches empty, and those are not read
-        stretch = f"triton.cdiv(triton.cdiv({count}, {rows}), {split}) * {rows}"
+        bands = f"triton.cdiv(n * {x.type.pixels // phases}, {rows}) * {phases}"
+        filled = f"triton.cdiv({bands}, triton.cdiv({bands}, {split}))"
         return Launch(
             Nest("batch_norm", "merge_statistics"),
             {
@@ -165,10 +170,11 @@ class BatchStatistics(RowReduction):
                 "EPS": self.eps,
                 "SPLIT": split,
                 "ROWS": rows,
+                "PHASES": phases,
                 "COLS": COLS,
             },
             (str(-(-channels // COLS)),),
-            touched={partial: f"triton.cdiv({count}, {stretch}) * {2 * channels}"},
+            touched={partial: f"{filled} * {2 * channels}"},
         )
 
 

@@ -12,6 +12,7 @@ from convdsl.ir.graph import Value
 from convdsl.ir.launch import Band, Launch, Nest, Product, Schedule, Size, Tail
 from convdsl.ir.tile import Tile
 from convdsl.ir.types import DType, TensorType
+from convdsl.ops._boxed import Operands, by_variant, variants_of
 from convdsl.ops._convolution import Geometry
 from convdsl.ops._reduce import totals_of
 from convdsl.ops._rows import stride_of
@@ -34,6 +35,10 @@ def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tai
     outputs = (height // pool_h * pool_h, width // pool_w * pool_w)
     pixels = prod(outputs)
     columns, channels = geometry.group_filters, geometry.group_channels
+    of = Operands(x, weight, bias, False, pixels, channels, columns)
+    touched = geometry.touched_of_x(x, outputs[-len(geometry.y.spatial) :])
+    if (launch := by_variant(geometry, of, tail, touched)) is not None:
+        return launch
     block_k = tap_block(channels, geometry.taps)
     batch = 1 if tail.alone else TYPICAL_BATCH
     tile = tail.tile or product_tile(batch * pixels, columns, block_k, geometry.groups)
@@ -60,8 +65,14 @@ def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tai
         tile.warps,
         tile.stages,
         None if tail.pool else band_of(geometry.groups, columns, tile, tiles, pixels),
-        geometry.touched_of_x(x, outputs[-len(geometry.y.spatial) :]),
-        Product(f"n * {pixels}", f"{columns}", f"{channels * geometry.taps}", geometry.groups),
+        touched,
+        Product(
+            f"n * {pixels}",
+            f"{columns}",
+            f"{channels * geometry.taps}",
+            geometry.groups,
+            variants_of(geometry, of, tail),
+        ),
     )
 
 
@@ -76,6 +87,10 @@ def grad_input(
     columns = geometry.group_channels
     phases = stride_h * stride_w
     programs = geometry.groups * phases
+    of = Operands(dy, weight, bias, True, pixels, geometry.group_filters, columns)
+    touched = geometry.touched_of_y(dy)
+    if (launch := by_variant(geometry, of, tail, touched)) is not None:
+        return launch
     tile = tail.tile or _grad_input_tile(geometry, programs, pixels, tail.alone)
     tiles = -(-columns // tile.n) * geometry.groups
     return Launch(
@@ -99,13 +114,14 @@ def grad_input(
         tile.warps,
         tile.stages,
         band_of(geometry.groups, columns, tile, tiles, pixels, phases),
-        geometry.touched_of_y(dy),
+        touched,
         # every phase of a stride has its share of the taps
         Product(
             f"n * {pixels}",
             f"{columns}",
             f"{-(-geometry.group_filters * geometry.taps // phases)}",
             programs,
+            variants_of(geometry, of, tail),
         ),
     )
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from convdsl.ir.graph import Value
 from convdsl.ir.launch import Launch, Nest, Product, Schedule, Size, Stride, Tail
 from convdsl.ir.tile import Tile
+from convdsl.ops._boxed import Operands, persistent
 from convdsl.ops._conv_launches import band_of, product_over_pixels, shares_of
 from convdsl.ops._convolution import Geometry
 from convdsl.ops._reduce import totals_of
@@ -55,6 +56,9 @@ def _product(
     """sizes, strides: of the weight along the contraction, and along the columns."""
     (depth, columns), (by_depth, by_column) = sizes, strides
     pixels = geometry.pixels
+    of = Operands(x, weight, bias, by_column == 1, pixels, depth, columns)
+    if (launch := persistent(of, tail)) is not None:
+        return launch
     tile = tail.tile or _product_tile(TYPICAL_BATCH * pixels, columns, depth)
     tiles = -(-columns // tile.n)
     return Launch(
@@ -80,7 +84,7 @@ def _product(
         tile.warps,
         tile.stages,
         band_of(1, columns, tile, tiles, pixels),
-        product=Product(f"n * {pixels}", f"{columns}", f"{depth}"),
+        product=Product(f"n * {pixels}", f"{columns}", f"{depth}", variants=of.variants),
     )
 
 

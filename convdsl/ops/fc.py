@@ -9,6 +9,7 @@ from convdsl.ir.launch import Argument, Launch, Nest, Product, Schedule, Size, T
 from convdsl.ir.op import Op, ParameterSpec, ShapeError, Window, op
 from convdsl.ir.tile import Tile
 from convdsl.ir.types import DType, TensorType
+from convdsl.ops._boxed import Operands, persistent
 from convdsl.ops._tiles import TYPICAL_BATCH, depth_block, product_tile
 from convdsl.ops._weights import Weighted
 
@@ -63,6 +64,9 @@ class Fc(Weighted):
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         x, (weight, *bias) = node.inputs[0], node.parameters
         features = x.type.elements
+        of = Operands(x, weight, bias[0] if bias else None, False, 1, features, self.units)
+        if (launch := persistent(of, tail)) is not None:
+            return Schedule((launch,))
         return _product(
             {
                 "a_ptr": x,
@@ -74,6 +78,7 @@ class Fc(Weighted):
             (None, self.units, features),
             {"A_ROW": features, "A_DEPTH": 1, "B_DEPTH": 1, "B_COLUMN": features},
             tail,
+            of.variants,
         )
 
     def gradient(self, node: Node, dy: Value, build: Builder) -> dict[Value, Value]:
@@ -106,6 +111,9 @@ class FcGradInput(Op):
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         dy, weight = node.operands
         units = dy.type.elements
+        of = Operands(dy, weight, None, True, 1, units, self.features)
+        if (launch := persistent(of, tail)) is not None:
+            return Schedule((launch,))
         return _product(
             {
                 "a_ptr": dy,
@@ -117,6 +125,7 @@ class FcGradInput(Op):
             (None, self.features, units),
             {"A_ROW": units, "A_DEPTH": 1, "B_DEPTH": self.features, "B_COLUMN": 1},
             tail,
+            of.variants,
         )
 
 
@@ -161,6 +170,7 @@ def _product(
     sizes: tuple[int | None, int, int | None],
     strides: dict[str, Argument],
     tail: Tail,
+    variants: tuple[str, ...] = (),
 ) -> Schedule:
     """One launch of the matrix product of rows x columns x depth, where None is the batch."""
     rows, columns, depth = sizes
@@ -183,7 +193,7 @@ def _product(
         (f"triton.cdiv({row_count}, {tile.m}) * {-(-columns // tile.n)}",),
         tile.warps,
         tile.stages,
-        product=Product(row_count, f"{columns}", depth_count),
+        product=Product(row_count, f"{columns}", depth_count, variants=variants),
     )
     return Schedule((launch,))
 

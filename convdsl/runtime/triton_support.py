@@ -1,10 +1,12 @@
 """The part of the support code that only Triton modules need; copied like `support`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 
 def check_device(x: Tensor, kernel: Any) -> None:
@@ -38,3 +40,22 @@ def new_seed(x: Tensor, training: bool) -> Tensor:
     if training:
         return torch.randint(2**31 - 1, (1,), device=x.device)
     return torch.full((1,), -1, device=x.device)
+
+
+def boxes(
+    tensor: Tensor, shape: Sequence[int], stride: int, block: Sequence[int]
+) -> TensorDescriptor:
+    """``tensor``, seen as of this ``shape``, for a kernel to load in boxes of the ``block``.
+
+    Its rows along the last axis lie ``stride`` elements apart. It is copied if the hardware cannot
+    address it: memory or rows that do not begin at multiples of 16 bytes, or no elements at all.
+    """
+    if 0 in shape:
+        shape = [max(size, 1) for size in shape]
+        tensor, stride = tensor.new_empty(shape), shape[-1]
+    elif tensor.data_ptr() % 16 or stride * tensor.element_size() % 16:
+        tensor, stride = tensor.clone(), shape[-1]
+    strides = [stride, 1]
+    for size in reversed(shape[1:-1]):
+        strides.insert(0, size * strides[0])
+    return TensorDescriptor(tensor, list(shape), strides, list(block))

@@ -17,6 +17,7 @@ import torch
 from convdsl._version import __version__
 from convdsl.ir.choices import Choices
 from convdsl.ir.tile import Tile
+from convdsl.ops._boxed import VARIANTS
 from convdsl.runtime.cache import cache_dir, write_atomically
 
 #: of the form of the file
@@ -86,7 +87,11 @@ def read(path: Path, subject: Subject) -> Choices:
 def _tile(entry: dict[str, Any]) -> Tile:
     """Raises ValueError or TypeError for what is no tile: numbers of it become code."""
     tile = Tile(**entry)
+    if tile.variant not in VARIANTS:
+        raise ValueError(f"variant is {tile.variant!r}")
     for field in fields(tile):
+        if field.name == "variant":
+            continue
         number = getattr(tile, field.name)
         least = 0 if field.name == "splits" else 1
         if type(number) is not int or not least <= number <= 1024:

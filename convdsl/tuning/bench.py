@@ -87,7 +87,8 @@ def machine() -> Machine:
     """Of the current device; rates that its driver does not tell are those of an H200."""
     of = torch.cuda.get_device_properties(0)
     shared = getattr(of, "shared_memory_per_block_optin", 64 * 1024)
-    return Machine(of.multi_processor_count, shared + 1024, shared)
+    boxes = not torch.version.hip and of.major >= 9
+    return Machine(of.multi_processor_count, shared + 1024, shared, boxes=boxes)
 
 
 def target() -> Target:

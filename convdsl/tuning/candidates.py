@@ -7,17 +7,20 @@ not predict.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from convdsl.ir.launch import Launch
 from convdsl.ir.tile import Tile
+from convdsl.ops._boxed import SWAPPED
 
 #: elements of the result that a program may hold for every warp: 64 registers of each lane
 PER_WARP = 64 * 32
 SIDES = (16, 32, 64, 128, 256)
 DEPTHS = (16, 32, 64, 128)
 STAGES = (2, 3, 4, 5)
+#: rows of the left operand that a warp group multiplies with: columns, where operands are exchanged
+GROUP = 64
 #: candidates with the same rows and columns
 ALIKE = 4
 #: seconds from asking for operands to having them
@@ -30,7 +33,8 @@ class Machine:
 
     processors: that run programs side by side. shared, registers: bytes of shared memory and 32-bit
     registers of each, and ``shared_limit`` the bytes that one program may take. threads: of each at
-    most. flops: of its matrix units, a second; cache, memory: bytes a second.
+    most. flops: of its matrix units, a second; cache, memory: bytes a second. boxes: its hardware
+    copies boxes of tensor descriptors.
     """
 
     processors: int
@@ -41,11 +45,20 @@ class Machine:
     flops: float = 8e14
     cache: float = 5.5e12
     memory: float = 3.5e12
+    boxes: bool = True
 
 
-def candidates(launch: Launch, machine: Machine, n: int, size: int) -> list[Tile]:
+def variants(launch: Launch, machine: Machine) -> tuple[str, ...]:
+    """Loop nests for the launch that the machine can gain by; "" is the launch's own."""
+    return ("", *launch.product.variants) if launch.product and machine.boxes else ("",)
+
+
+def candidates(
+    launch: Launch, machine: Machine, n: int, size: int, variant: str = ""
+) -> list[Tile]:
     """Tiles for a batch of ``n`` and elements of ``size`` bytes, ranked by `cost`."""
-    tiles = [t for t in _tiles(launch, n) if _shared(t, size) <= machine.shared_limit]
+    fitting = (t for t in _tiles(launch, n) if _shared(t, size) <= machine.shared_limit)
+    tiles = [replace(t, variant=variant) for t in fitting if variant != SWAPPED or t.n >= GROUP]
     return sorted(tiles, key=lambda tile: cost(launch, tile, machine, n, size))
 
 

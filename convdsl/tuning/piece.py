@@ -14,6 +14,7 @@ from convdsl.codegen.launches import (
     local_names,
     orders_of_gradients,
 )
+from convdsl.codegen.triton_module import DESCRIPTOR
 from convdsl.codegen.writer import Writer
 from convdsl.ir.graph import Graph, Node, Value
 from convdsl.ir.group import updated
@@ -63,6 +64,10 @@ def piece_of(graph: Graph, nodes: Sequence[Node]) -> Piece:
         body.nodes(nodes, set(made))
         out.call("return [", [names[v] for v in made], "]")
     kernels.copier.add("kernels.pointwise", "keep")
-    parts = [IMPORTS, kernels.epilogue_text, kernels.copier.text, out.text]
+    imports = IMPORTS
+    if kernels.boxes:
+        kernels.copier.add("runtime.triton_support", "boxes")
+        imports += f"from collections.abc import Sequence\nfrom torch import Tensor\n{DESCRIPTOR}\n"
+    parts = [imports, kernels.epilogue_text, kernels.copier.text, out.text]
     text = "\n\n\n".join(part.strip("\n") for part in parts if part) + "\n"
     return Piece(text, tuple(kernels.launches), given, made)

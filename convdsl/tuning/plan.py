@@ -17,13 +17,14 @@ from functools import cache
 from convdsl.codegen.launches import EmittedLaunch
 from convdsl.compiler import Network
 from convdsl.ir.graph import Value
-from convdsl.ir.launch import Size
+from convdsl.ir.launch import Box, Size
 from convdsl.ir.types import DType
 
 IMPORTS = "import triton\nimport triton.language as tl\n"
 NO_EPILOGUE = "keep"
 
-#: the type of an argument: ``*bf16``, ``i32``, ``constexpr``, or a tuple of pointer types
+#: the type of an argument: ``*bf16``, ``tensordesc<bf16[64,32]>``, ``i32``, ``constexpr``, or a
+#: tuple of pointer types
 Kind = str | tuple[str, ...]
 Constant = bool | int | float | str | None
 
@@ -161,6 +162,9 @@ def kernel_of(
         elif isinstance(argument, Value):
             pointer = _pointer(argument, masters, dtype)
             arguments.append(Argument(name, pointer, divisible=True))
+        elif isinstance(argument, Box):
+            element, sizes = _pointer(argument.value, masters, dtype)[1:], list(argument.block)
+            arguments.append(Argument(name, f"tensordesc<{element}{sizes}>".replace(" ", "")))
         elif isinstance(argument, Size):
             arguments.append(_integer(name, argument))
         elif argument is None or name in nest.constants:

@@ -19,10 +19,11 @@ from convdsl.ir.launch import Launch
 from convdsl.ir.tile import Tile
 from convdsl.ops._library import convolutions, in_library
 from convdsl.passes.fuse_prologues import chains_that_pay, key_of_chain
-from convdsl.tuning.candidates import Machine, candidates, cost, varied
+from convdsl.tuning.candidates import Machine, candidates, cost, variants, varied
 from convdsl.tuning.piece import Piece, piece_of
 
-#: candidates of a product that are built, and those of them that are timed
+#: candidates of a product that are built, and those of them that are timed; half of it of each
+#: variant of its loop nest
 BUILT, TIMED = 16, 6
 #: a choice other than the static one must be so much faster: less is noise
 MARGIN = 0.98
@@ -169,9 +170,13 @@ class _Hunt:
         launch = product_of(node)
         assert launch is not None
         static = tile_of(launch)
-        ranked = candidates(launch, self.bench.machine, self.bench.batch, self.bench.size)
-        fitting = (t for t in ranked if t != static and _fits(node, t))
-        return [static, *varied(fitting, BUILT)]
+        machine, batch, size = self.bench.machine, self.bench.batch, self.bench.size
+        found = [static]
+        for variant in variants(launch, machine):
+            ranked = candidates(launch, machine, batch, size, variant)
+            fitting = (t for t in ranked if t != static and _fits(node, t))
+            found += varied(fitting, BUILT // 2 if variant else BUILT)
+        return found
 
     def _tile(
         self,
@@ -191,7 +196,10 @@ class _Hunt:
 
         limit = bench.machine.shared_limit
         usable = [t for t in others if (b := built[t]) and not b.spills and b.shared <= limit]
-        best = sorted(usable, key=rank)[:TIMED]
+        best: list[Tile] = []
+        for variant in variants(launch, bench.machine):
+            ranked = sorted((t for t in usable if t.variant == variant), key=rank)
+            best += ranked[: TIMED // 2 if variant else TIMED]
         runs = {t: parts[t] for t in best if bench.is_right(parts[t])}
         named = {"static": parts[static], **{_show(t): part for t, part in runs.items()}}
         seconds = bench.seconds(named)
@@ -266,4 +274,5 @@ def _fits(node: Node, tile: Tile) -> bool:
 def _show(tile: Tile) -> str:
     """``128x64x32 8w 3s``"""
     splits = f" /{tile.splits}" if tile.splits else ""
-    return f"{tile.m}x{tile.n}x{tile.k}{splits} {tile.warps}w {tile.stages}s"
+    variant = f" {tile.variant}" if tile.variant else ""
+    return f"{tile.m}x{tile.n}x{tile.k}{splits} {tile.warps}w {tile.stages}s{variant}"
