@@ -21,6 +21,7 @@ import convdsl.kernels
 from benchmarks.aot.describe import describe
 from benchmarks.aot.table import (
     TRITON,
+    WIDE,
     Planned,
     Row,
     Rows,
@@ -285,6 +286,29 @@ def test_no_kernel_of_the_tables_wants_too_much(target: Target) -> None:
     assert known
     wrong = [text for p in known for text in violations(p, target, table[p.description].facts)]
     assert not wrong, "\n".join(wrong)
+
+
+def sides(kernel: Kernel) -> tuple[int, ...]:
+    """Sizes of the matrix that a product makes, where they do not depend on the batch."""
+    sizes = {a.name: a.value for a in kernel.arguments if isinstance(a.value, int)}
+    filters, channels, columns = (sizes.get(name, 0) for name in ("K", "C", "COLUMNS"))
+    groups, taps = sizes.get("GROUPS", 1), sizes.get("R", 1) * sizes.get("S", 1)
+    known = {
+        "conv_forward": (filters // groups,),
+        "conv_grad_input": (channels // groups,),
+        "conv_grad_weight": (filters // groups, taps * channels // groups),
+        "rows_product": (columns,),
+        "rows_product_gradient": (filters, channels),
+    }
+    return known.get(kernel.nest, (0,))
+
+
+def test_large_layers_multiply_by_warp_groups_on_hopper() -> None:
+    table = committed(SM_90)
+    large = [p for p in plans() if min(sides(p.kernel)) >= WIDE and p.description in table]
+    assert {p.kernel.nest for p in large} >= {"conv_forward", "conv_grad_weight", "rows_product"}
+    facts = {p.description: table[p.description].facts for p in large}
+    assert [text for text, made in facts.items() if not made.wgmma or made.mma_sync] == []
 
 
 def compare(target: Target, chosen: list[Planned], golden: Callable[[Path, str], None]) -> None:

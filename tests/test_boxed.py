@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 import convdsl.kernels
@@ -18,8 +20,8 @@ from convdsl.ir.op import Layer, Op
 from convdsl.ir.tile import Tile
 from convdsl.ir.types import TensorType
 from convdsl.ops import _boxed
-from convdsl.ops._boxed import PERSISTENT, SWAPPED, VARIANTS
 from convdsl.ops._conv_gradients import ConvGradInput
+from convdsl.ops._tiles import PERSISTENT, STEM, SWAPPED, VARIANTS
 from convdsl.ops.conv import Conv
 from convdsl.ops.conv1d import Conv1d
 from convdsl.ops.fc import Fc, FcGradInput
@@ -108,6 +110,24 @@ def test_nan_goes_where_its_windows_are(variant: str, layer: Conv) -> None:
     made = by_boxes(layer, x, parameters, variant)
     assert 0 < y.isnan().sum() < y.numel()
     assert torch.equal(made.isnan(), y.isnan())
+
+
+@triton.jit
+def wide_offsets(acc, offsets, column, mask, aux, seed):  # type: ignore[no-untyped-def]
+    tl.static_assert(offsets.dtype == tl.int64)
+    return acc
+
+
+@pytest.mark.parametrize(
+    ("variant", "layer", "channels"),
+    [(SWAPPED, Conv(16), 16), (PERSISTENT, Conv(16, (1, 1)), 16), (STEM, Conv(16), 3)],
+)
+def test_tensors_may_have_more_elements_than_32_bits_count(
+    variant: str, layer: Conv, channels: int
+) -> None:
+    x, parameters, _ = operands(layer, (channels, 2, 2), 1, torch.float32)
+    tile = replace(SMALL, variant=variant)
+    run(layer, x, parameters=parameters, epilogue=wide_offsets, tile=tile)
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,30 @@ def test_the_fastest_tile_wins() -> None:
     assert "answered otherwise" in tuned.summary(network)
 
 
+@pytest.mark.parametrize(
+    ("program", "nest"),
+    [
+        ("input 16@4x4 net N = CONV(64) - RELU", "conv_swapped"),
+        ("input 16@4x4 net N = CONV(64, F=1) - RELU", "rows_persistent"),
+        ("input 3@4x4 net N = CONV(64) - RELU", "conv_stem"),
+    ],
+)
+def test_another_loop_nest_may_win(program: str, nest: str, tmp_path: Path) -> None:
+    network = compile_text(program)
+    variants = "swapped", "persistent", "stem"
+    bench = Bench(lambda name, part: 0.5 if name.endswith(variants) else 1.0)
+    tuned = search(network, bench)
+    assert any(f"{nest}[" in part.piece.text for part in bench.timed)
+    table.write(tmp_path / "table.json", SUBJECT, tuned.choices)
+    choices = table.read(tmp_path / "table.json", SUBJECT)
+    assert choices == tuned.choices
+    assert f"{nest}[" in network.chosen(choices).triton.text
+    # a second tuning knows them all
+    again = search(network.chosen(choices), Bench(lambda name, part: 1.0))
+    assert again.choices == choices
+    assert all(" for " in found.key for found in again.found)
+
+
 def test_noise_changes_nothing() -> None:
     tuned = search(some(), Bench(lambda name, part: 1.0 if name in ("static", "now") else 0.99))
     assert all(found.best == found.static for found in tuned.found)
@@ -311,6 +335,8 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
         lambda d: d["tiles"]["a b=1"].update(m=48),
         lambda d: d["tiles"]["a b=1"].update(warps=0),
         lambda d: d["tiles"]["a b=1"].update(k=1 << 40),
+        lambda d: d["tiles"]["a b=1"].update(variant="another"),
+        lambda d: d["tiles"]["a b=1"].update(variant=["swapped"]),
     ],
 )
 def test_a_table_of_something_else_is_none(spoil: Callable[[Any], object], tmp_path: Path) -> None:

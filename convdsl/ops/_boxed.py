@@ -14,15 +14,9 @@ from convdsl.ir.launch import Argument, Band, Box, Launch, Nest, Product, Size, 
 from convdsl.ir.tile import Tile
 from convdsl.ops._convolution import Geometry
 from convdsl.ops._rows import stride_of
-from convdsl.ops._tiles import SHORTEST_BAND
+from convdsl.ops._tiles import PERSISTENT, SHORTEST_BAND, SWAPPED
 from convdsl.ops._window import as_map, over_a_map
 
-#: boxes of pixels times the filters' taps, operands exchanged
-SWAPPED = "swapped"
-#: programs that make tile after tile of a product of rows
-PERSISTENT = "persistent"
-#: what a `Tile` may ask for
-VARIANTS = ("", SWAPPED, PERSISTENT)
 #: programs that stay: as many as an H100 or H200 has multiprocessors
 PROCESSORS = 132
 #: what divides the numbers of a row, so that every row of 16 or 32 bits begins where a box may

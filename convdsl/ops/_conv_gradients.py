@@ -8,6 +8,7 @@ from convdsl.ir.op import Op
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops import _conv_launches as launches
 from convdsl.ops import _rows_products as rows_products
+from convdsl.ops import _stem as stem
 from convdsl.ops._convolution import Geometry, torch_options, torch_padded, torch_padding
 
 
@@ -77,6 +78,8 @@ class ConvGradWeight(Op):
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         (x, dy), (dw, *dbs) = node.inputs, node.outputs
+        if (padded := stem.grad_weight(self.geometry, x, dy, (dw,), dbs, tail)) is not None:
+            return padded
         grad_weight = rows_products.grad_weight if tail.made else launches.grad_weight
         return grad_weight(self.geometry, x, dy, (dw,), dbs, tail.tile)
 

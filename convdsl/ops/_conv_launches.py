@@ -18,6 +18,7 @@ from convdsl.ops._reduce import totals_of
 from convdsl.ops._rows import stride_of
 from convdsl.ops._tiles import (
     SHORTEST_BAND,
+    STEM,
     TYPICAL_BATCH,
     depth_block,
     product_tile,
@@ -71,7 +72,7 @@ def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tai
             f"{columns}",
             f"{channels * geometry.taps}",
             geometry.groups,
-            variants_of(geometry, of, tail),
+            (STEM,) if geometry.is_stem and not tail.pool else variants_of(geometry, of, tail),
         ),
     )
 
@@ -150,7 +151,8 @@ def product_over_pixels(geometry: Geometry) -> Product:
     """What a weight gradient is."""
     columns = geometry.taps * geometry.group_channels
     pixels = f"n * {geometry.pixels}"
-    return Product(f"{geometry.group_filters}", f"{columns}", pixels, geometry.groups)
+    variants = (STEM,) if geometry.is_stem else ()
+    return Product(f"{geometry.group_filters}", f"{columns}", pixels, geometry.groups, variants)
 
 
 def shares_of(geometry: Geometry, gradients: Sequence[Value], tiles: int, split: int = 0) -> Value:

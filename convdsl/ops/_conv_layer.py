@@ -13,6 +13,7 @@ from convdsl.ir.op import Op, ParameterSpec, Window
 from convdsl.ir.types import TensorType
 from convdsl.ops import _conv_launches as launches
 from convdsl.ops import _rows_products as rows_products
+from convdsl.ops import _stem as stem
 from convdsl.ops._conv_gradients import ConvGradInput, ConvGradWeight
 from convdsl.ops._convolution import Geometry, torch_options, torch_padded
 from convdsl.ops._weights import Weighted
@@ -115,9 +116,11 @@ class Convolution(Weighted):
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         x, (weight, *bias) = node.inputs[0], node.parameters
+        geometry, of_filters = self.geometry(x.type), bias[0] if bias else None
+        if (padded := stem.forward(geometry, x, weight, of_filters, tail)) is not None:
+            return padded
         forward = rows_products.forward if tail.made else launches.forward
-        launch = forward(self.geometry(x.type), x, weight, bias[0] if bias else None, tail)
-        return Schedule((launch,))
+        return Schedule((forward(geometry, x, weight, of_filters, tail),))
 
     def prologue_places(self, *inputs: TensorType) -> tuple[int, ...]:
         return (0,) if self.geometry(inputs[0]).is_product else ()

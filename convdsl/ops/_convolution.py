@@ -50,6 +50,12 @@ class Geometry:
         return self.groups == 1 and set(steps) == {1} and self.x.spatial == self.y.spatial
 
     @property
+    def is_stem(self) -> bool:
+        """The first convolution of coloured images: taps of a row lie side by side."""
+        side_by_side = self.window.dilation[-1] == 1 and self.taps > 1
+        return self.groups == 1 and self.x.channels == 3 and side_by_side
+
+    @property
     def channels_last(self) -> tuple[int, ...]:
         """The weight's axes in the order the matrix-product nests store them: (K, *F, C)."""
         return (0, *range(2, len(self.weight)), 1)

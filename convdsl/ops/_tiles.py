@@ -6,6 +6,12 @@ wide, narrow ones where too few programs would leave most of a large GPU idle.
 
 from convdsl.ir.tile import Tile
 
+#: what a `Tile` may ask for beside the general loop nests: boxes of pixels times the filters' taps,
+#: operands exchanged; programs that make tile after tile of a product of rows; padded colours
+SWAPPED, PERSISTENT, STEM = "swapped", "persistent", "stem"
+#: those that take boxes of tensor descriptors
+BOXED = (SWAPPED, PERSISTENT)
+VARIANTS = ("", *BOXED, STEM)
 #: images a batch is taken to have, where only the choice of tiles depends on it
 TYPICAL_BATCH = 64
 #: programs that keep a large GPU busy: two for each of about 132 multiprocessors
@@ -37,6 +43,8 @@ def product_tile(rows: int, columns: int, block_k: int, programs: int = 1) -> Ti
 def weight_gradient_tile(filters: int, columns: int) -> Tile:
     """For a result of filters x (taps * channels), contracted over the pixels of the batch."""
     m = _side(filters)
+    if m == 32 and filters > 32:
+        m = 64  # what a warp group of Hopper multiplies with; fewer rows go through slower units
     n = min(_side(columns), 128 if m > 16 else 64)
     # what ptxas spills decides: thin tiles with three stages or other numbers of warps, wide ones
     # with four warps where the pixels' odd channels are loaded one by one

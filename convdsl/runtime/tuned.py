@@ -17,7 +17,7 @@ import torch
 from convdsl._version import __version__
 from convdsl.ir.choices import Choices
 from convdsl.ir.tile import Tile
-from convdsl.ops._boxed import VARIANTS
+from convdsl.ops._tiles import VARIANTS
 from convdsl.runtime.cache import cache_dir, write_atomically
 
 #: of the form of the file

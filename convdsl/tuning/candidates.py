@@ -12,7 +12,7 @@ from itertools import product
 
 from convdsl.ir.launch import Launch
 from convdsl.ir.tile import Tile
-from convdsl.ops._boxed import SWAPPED
+from convdsl.ops._tiles import BOXED, SWAPPED
 
 #: elements of the result that a program may hold for every warp: 64 registers of each lane
 PER_WARP = 64 * 32
@@ -50,7 +50,8 @@ class Machine:
 
 def variants(launch: Launch, machine: Machine) -> tuple[str, ...]:
     """Loop nests for the launch that the machine can gain by; "" is the launch's own."""
-    return ("", *launch.product.variants) if launch.product and machine.boxes else ("",)
+    known = launch.product.variants if launch.product else ()
+    return ("", *(name for name in known if machine.boxes or name not in BOXED))
 
 
 def candidates(
