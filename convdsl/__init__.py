@@ -16,19 +16,29 @@ if TYPE_CHECKING:
     from convdsl.optim import SGD as SGD
     from convdsl.optim import Adam as Adam
     from convdsl.optim import AdamW as AdamW
+    from convdsl.train.fit import fit as fit
+    from convdsl.train.history import History as History
+    from convdsl.train.lit import LitNetwork as LitNetwork
     from convdsl.tuning.tune import tune as tune
 else:
+    _PLACES = {
+        "SGD": "convdsl.optim",
+        "Adam": "convdsl.optim",
+        "AdamW": "convdsl.optim",
+        "History": "convdsl.train.history",
+        "LitNetwork": "convdsl.train.lit",
+        "fit": "convdsl.train.fit",
+        "tune": "convdsl.tuning.tune",
+    }
 
     def __getattr__(name: str) -> object:
-        """What imports torch, when first asked for."""
+        """What imports torch, when first asked for: weights, optimisers, training, tuning."""
         from importlib import import_module
 
         if name == "weights":
             return import_module("convdsl.weights")
-        if name in ("SGD", "Adam", "AdamW"):
-            return getattr(import_module("convdsl.optim"), name)
-        if name == "tune":
-            return import_module("convdsl.tuning.tune").tune
+        if name in _PLACES:
+            return getattr(import_module(_PLACES[name]), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -37,10 +47,13 @@ __all__ = [
     "Adam",
     "AdamW",
     "CompileError",
+    "History",
+    "LitNetwork",
     "Network",
     "__version__",
     "compile",
     "compile_text",
+    "fit",
     "load",
     "tune",
     "weights",

@@ -30,6 +30,7 @@ from convdsl.passes.drop_training_outputs import drop_training_outputs
 from convdsl.passes.fuse_epilogues import fuse_epilogues
 from convdsl.passes.fuse_prologues import fuse_prologues
 from convdsl.passes.hoist_pool_gradient import hoist_pool_gradient
+from convdsl.passes.merge_siblings import merge_siblings
 from convdsl.passes.pack_masks import pack_masks
 from convdsl.passes.place_slices import place_slices
 from convdsl.passes.plan_memory import MemoryPlan, plan
@@ -67,6 +68,7 @@ PIPELINE: tuple[Pass, ...] = (
     ("pack_masks", pack_masks),
     ("drop_dead", drop_dead),
     ("use_library", use_library),
+    ("merge_siblings", merge_siblings),
     ("fuse_epilogues", fuse_epilogues),
     ("fuse_prologues", fuse_prologues),
     ("place_slices", place_slices),
@@ -91,6 +93,7 @@ OPTIONAL = frozenset(
         "recompute_masks",
         "pack_masks",
         "drop_dead",
+        "merge_siblings",
         "fuse_epilogues",
         "fuse_prologues",
         "place_slices",
@@ -129,14 +132,16 @@ class Network:
     """One compiled program.
 
     source, program, graph: the text, its syntax tree, the typed graph as lowered. warnings: lints
-    and remarks of the compilation. without: passes left out, for tests and for comparing. choices:
-    what was measured on the device that code is for.
+    and remarks of the compilation. without: passes left out, for tests and for comparing. options:
+    what it was compiled with, `-D` and the like. choices: what was measured on the device that
+    code is for.
     """
 
     source: Source
     program: Program
     lowered: Lowered
     without: tuple[str, ...] = field(default=())
+    options: Options = field(default_factory=Options)
     choices: Choices = field(default_factory=Choices)
 
     @property
@@ -310,9 +315,10 @@ def compile_source(
     """
     without = () if passes is None else tuple(sorted(OPTIONAL - _optional(passes)))
     program = parse_listing(source) if is_listing(source) else parse(source)
-    lowered = lower(program, options or Options())
+    options = options or Options()
+    lowered = lower(program, options)
     verify(lowered.graph, "lower")
-    return Network(source, program, lowered, without)
+    return Network(source, program, lowered, without, options)
 
 
 def make_options(

@@ -1,7 +1,8 @@
 """The catalogue of findings: every code with its title and what `convdsl explain` says of it.
 
 A code is never reused. E1 is how the text is written, E2 what it says, E3 the world outside
-(files, limits), W warnings and lints. `tests/errors/<code>*.cnn` shows each one.
+(files, limits), E4 data, weights and training, W warnings and lints. `tests/errors/<code>*.cnn`
+shows each one but E4, which `tests/test_train_*.py` do.
 """
 
 from dataclasses import dataclass
@@ -203,3 +204,53 @@ _add(
     "bias has no effect",
     "BN subtracts the mean of each channel and has a bias of its own; before it write bias=false.",
 )
+
+_add("E410", "not enough samples", "A part of the data, or a class of it, has no samples.")
+_add(
+    "E411",
+    "data cannot be read",
+    "The file or folder is damaged, missing, or not of the kind that --data names. Files that "
+    "could run code, such as pickle, are never read.",
+)
+_add(
+    "E412",
+    "data does not fit the network",
+    "Inputs must have the shape that the network reads. --resize and --pad bring pictures to it; "
+    "--input compiles the network for another size.",
+)
+_add(
+    "E413",
+    "labels do not fit the head",
+    "Classes are whole numbers from 0 to one less than the scores of the last layer.",
+)
+_add(
+    "E414",
+    "inputs out of range",
+    "Inputs must be finite; pictures are uint8 in 0..255 or fractions in 0..1.",
+)
+_add("E415", "augmentation does not suit the data", "See `convdsl train --help` for the kinds.")
+_add("E416", "setting out of range", "The setting does not exist or does not suit this network.")
+_add(
+    "E420",
+    "weights cannot be used",
+    "The checkpoint or file of weights is torn, of another kind, or does not fit the network.",
+)
+_add(
+    "E421",
+    "the run's folder is taken",
+    "A folder holds one run. --resume goes on with it, --out names another folder.",
+)
+_add("E422", "cannot write", "The disk is full, or the folder may not be written to.")
+_add(
+    "E423",
+    "the checkpoint is of another run",
+    "Program, settings, data and classes must be those the run was started with. --force goes on "
+    "with another program or settings; other classes need a new run with --init.",
+)
+_add(
+    "E430",
+    "the loss is not finite",
+    "Training has diverged, or an input or weight was not finite. The last good checkpoint is "
+    "kept: go on from it with a smaller learning rate.",
+)
+_add("E431", "out of memory", "A smaller --batch, or --precision bf16, needs less.")

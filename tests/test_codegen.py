@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import convdsl
 from convdsl.codegen.torch_module import emit_torch
 from convdsl.codegen.triton_module import emit_triton
 from convdsl.compiler import INFERENCE_PIPELINE, OPTIONAL, PIPELINE, run_passes
@@ -398,3 +399,17 @@ def rename(graph: Graph, names: dict[str, str]) -> Graph:
     ]
     outputs = [replace(o, value=mapping.get(o.value, o.value)) for o in graph.outputs]
     return replace(graph, nodes=tuple(nodes), outputs=tuple(outputs))
+
+
+def test_torch_code_overwrites_only_what_nobody_reads_again() -> None:
+    """Not an input, not what another layer or the backward pass reads, not an output."""
+    text = (
+        "input 4@6x6 net N = RELU - CONV(4) - RELU - SIGMOID - RELU - ADD{ ID | CONV(4) as t - RELU"
+        " | @t } - RELU - BN - RELU - CONV(2)"
+    )
+    net = convdsl.compile_text(text)
+    assert net.emit("torch").count("inplace=True") == 3
+    x = torch.randn(2, 4, 6, 6, requires_grad=True)
+    kept = x.detach().clone()
+    net.module(device="cpu")(x).sum().backward()
+    assert torch.equal(x, kept) and x.grad is not None

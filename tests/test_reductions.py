@@ -80,12 +80,13 @@ PROGRAMS = {
 
 
 def begun(network: Network, kind: type) -> int:
-    """Reductions of a kind that are part of a group."""
+    """Layers whose reduction of a kind is part of a group; siblings have one together."""
     return sum(
-        isinstance(member.op, kind)
+        len(member.op.layers(member)) if isinstance(member.op, BatchStatistics) else 1
         for node in network.fused.all_nodes
         if isinstance(node.op, Group)
         for member in members(node)[1:]
+        if isinstance(member.op, kind)
     )
 
 

@@ -56,7 +56,8 @@ def _outputs(graph: Graph, out: Writer) -> None:
     graph = graph.with_nodes((*first, *rest), ())
     names = _names(graph)
     needed = {v for node in graph.nodes for v in node.operands} | graph.results()
-    statements = {node: _statements(node, names, needed) for node in graph.nodes}
+    over = _overwriting(graph)
+    statements = {node: _statements(node, names, needed, node in over) for node in graph.nodes}
 
     def write(nodes: Iterable[Node]) -> None:
         for node in nodes:
@@ -88,10 +89,24 @@ def _outputs(graph: Graph, out: Writer) -> None:
         give(graph.outputs)
 
 
-def _statements(node: Node, names: dict[Value, str], needed: set[Value]) -> list[str]:
+def _overwriting(graph: Graph) -> set[Node]:
+    """The nodes that may overwrite their input: nobody else reads it, autograd neither."""
+    users, results = graph.users(), graph.results()
+    free = {node.output for node in graph.nodes if node.op.output_is_free}
+    return {
+        node
+        for node in graph.nodes
+        if node.inputs[0] in free - results and users[node.inputs[0]] == [node]
+    }
+
+
+def _statements(
+    node: Node, names: dict[Value, str], needed: set[Value], overwriting: bool
+) -> list[str]:
     """``name = expression`` for every output that somebody needs."""
     operands = [names[v] for v in node.operands]
-    text = node.op.torch_text(*operands)
+    in_place = node.op.torch_in_place(operands[0]) if overwriting else None
+    text = in_place or node.op.torch_text(*operands)
     texts = node.op.reference(*operands) if text is None else (text,)
     pairs = zip(node.outputs, texts, strict=text is None)
     return [f"{names[value]} = {text}" for value, text in pairs if value in needed]

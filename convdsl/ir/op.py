@@ -107,16 +107,23 @@ class Op(ABC):
     has_epilogue: ClassVar[bool] = False
     #: the kernel can also max-pool its tile (see `pool_window`)
     can_pool: ClassVar[bool] = False
+    #: torch's backward pass does not read the output, a fresh tensor: it may be overwritten
+    output_is_free: ClassVar[bool] = False
     #: max_pool(f(x)) and f(max_pool(x)) have the same values and gradients, to the bit
     may_follow_pool: ClassVar[bool] = False
-    #: numbers of parameters of role STATE, and of the outputs that are their next values; a kernel
-    #: gets the same memory for both
-    updates: ClassVar[Mapping[int, int]] = {}
 
     @property
     def title(self) -> str:
         """A word for kernels' names and comments."""
         return type(self).__name__.lower()
+
+    @property
+    def updates(self) -> Mapping[int, int]:
+        """Numbers of parameters of role STATE, and of the outputs that are their next values.
+
+        A kernel gets the same memory for both.
+        """
+        return {}
 
     @property
     def helpers(self) -> tuple[Nest, ...]:
@@ -140,6 +147,10 @@ class Op(ABC):
 
         None: as `reference` says, which has no state to update.
         """
+        return None
+
+    def torch_in_place(self, x: str) -> str | None:
+        """`torch_text` that overwrites its input, if torch has such a form."""
         return None
 
     def expression(self, *operands: str) -> str | None:

@@ -158,6 +158,8 @@ def merge_statistics(
     new_var_ptr,
     rows,
     channels,
+    first,
+    width,
     training,
     MOMENTUM: tl.constexpr,
     EPS: tl.constexpr,
@@ -167,8 +169,8 @@ def merge_statistics(
     COLS: tl.constexpr,
 ):
     """mean, rstd = 1/sqrt(var + EPS) and scale = rstd * weight of the batch, and the running
-    statistics moved towards it; partial (SPLIT, 2, C) is of stretches of bands of ROWS rows, as
-    `merge_bands` makes it.
+    statistics moved towards it; partial (SPLIT, 2, width) is of stretches of bands of ROWS rows, as
+    `merge_bands` makes it, and its columns from ``first`` on are of these C channels.
 
     In training var is the mean of the squared deviations, and the running variance gets the one
     with n/(n-1); otherwise mean and rstd are those of the running statistics, which stay. All are
@@ -183,10 +185,10 @@ def merge_statistics(
     split = tl.arange(0, SPLIT)[:, None].to(tl.int64)
     behind = rows_before((split + 1) * stretch, rows, ROWS, PHASES)
     size = (behind - rows_before(split * stretch, rows, ROWS, PHASES)).to(tl.float32)
-    place = partial_ptr + split * (2 * channels) + c[None, :]
+    place = partial_ptr + split * (2 * width) + first + c[None, :]
     mask = (size > 0.0) & (c < channels)[None, :]
     means = tl.load(place, mask=mask, other=0.0)
-    squares = tl.load(place + channels, mask=mask, other=0.0)
+    squares = tl.load(place + width, mask=mask, other=0.0)
     count, mean, m2 = merge_all(size, means, squares)
     learning = (training != 0) & (rows > 0)
     var = m2 / tl.maximum(count, 1.0)

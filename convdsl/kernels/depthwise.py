@@ -33,6 +33,8 @@ def depthwise_forward(
     DILATION_H: tl.constexpr,
     DILATION_W: tl.constexpr,
     MULTIPLIER: tl.constexpr,
+    X_STRIDE: tl.constexpr,
+    Y_STRIDE: tl.constexpr,
     X_PROLOGUE: tl.constexpr,
     EPILOGUE: tl.constexpr,
     ROWS: tl.constexpr,
@@ -41,8 +43,9 @@ def depthwise_forward(
     """y[n,p,q,k] = EPILOGUE(bias[k] + sum over r,s of w[r,s,k] * x[n, p*STRIDE_H - PAD_H +
     r*DILATION_H, q*STRIDE_W - PAD_W + s*DILATION_W, k // MULTIPLIER]), x zero outside its map.
 
-    x (N,H,W,K/MULTIPLIER), w (R,S,K), bias (K) or None, y (N,P,Q,K). ``rows`` = N*P*Q < 2**31. A
-    program makes ROWS pixels by COLS channels. x stands for X_PROLOGUE(x), inside its map, if that
+    x (N,H,W,K/MULTIPLIER), w (R,S,K), bias (K) or None, y (N,P,Q,K); pixels of x and y are X_STRIDE
+    and Y_STRIDE elements apart. ``rows`` = N*P*Q < 2**31. A program makes ROWS pixels by COLS
+    channels. x stands for X_PROLOGUE(x), inside its map, if that
     is not None (see `convdsl.kernels.rows_product`).
     """
     C: tl.constexpr = K // MULTIPLIER
@@ -55,7 +58,7 @@ def depthwise_forward(
     image = (row // (P * Q)).to(tl.int64)
     p = row % (P * Q) // Q
     q = row % Q
-    x_rows = x_ptr + image * (H * W * C)
+    x_rows = x_ptr + image * (H * W * X_STRIDE)
 
     acc = tl.zeros((ROWS, COLS), dtype=tl.float32)
     for r in range(R):
@@ -66,10 +69,10 @@ def depthwise_forward(
             pixel_mask = h_mask & (w >= 0) & (w < W)
             c = (k // MULTIPLIER)[None, :]
             x_mask = pixel_mask[:, None] & k_mask[None, :]
-            inner = ((h * W + w) * C)[:, None] + c
-            x = tl.load(x_rows[:, None] + inner, mask=x_mask, other=0.0)
+            pixel = (h * W + w)[:, None]
+            x = tl.load(x_rows[:, None] + (pixel * X_STRIDE + c), mask=x_mask, other=0.0)
             if X_PROLOGUE is not None:
-                offsets = (image * (H * W * C))[:, None] + inner
+                offsets = (image * (H * W * C))[:, None] + (pixel * C + c)
                 made = X_PROLOGUE(x.to(tl.float32), offsets, c, x_mask, x_aux, seed)
                 x = tl.where(x_mask, made, 0.0)
             weight = tl.load(w_ptr + (r * S + s) * K + k, mask=k_mask, other=0.0)
@@ -80,6 +83,8 @@ def depthwise_forward(
     offsets = row.to(tl.int64)[:, None] * K + k[None, :]
     mask = row_mask[:, None] & k_mask[None, :]
     acc = EPILOGUE(acc, offsets, k[None, :], mask, aux, seed)
+    if Y_STRIDE != K:
+        offsets = row.to(tl.int64)[:, None] * Y_STRIDE + k[None, :]
     tl.store(y_ptr + offsets, acc.to(y_ptr.dtype.element_ty), mask=mask)
 
 
@@ -105,6 +110,8 @@ def depthwise_grad_input(
     DILATION_H: tl.constexpr,
     DILATION_W: tl.constexpr,
     MULTIPLIER: tl.constexpr,
+    DY_STRIDE: tl.constexpr,
+    DX_STRIDE: tl.constexpr,
     EPILOGUE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
@@ -113,8 +120,9 @@ def depthwise_grad_input(
     of w[r,s,k] * dy[n, (h + PAD_H - r*DILATION_H) / STRIDE_H, (w + PAD_W - s*DILATION_W) /
     STRIDE_W, k]); a tap reaches h where the division is exact and the result inside dy.
 
-    dy (N,P,Q,K), w (R,S,K), dx (N,H,W,K/MULTIPLIER). ``rows`` = N*H*W < 2**31. Gathered, so that
-    no two programs write the same pixel. A program makes ROWS pixels by COLS channels.
+    dy (N,P,Q,K), w (R,S,K), dx (N,H,W,K/MULTIPLIER); pixels of dy and dx are DY_STRIDE and
+    DX_STRIDE elements apart. ``rows`` = N*H*W < 2**31. Gathered, so that no two programs write the
+    same pixel. A program makes ROWS pixels by COLS channels.
     """
     C: tl.constexpr = K // MULTIPLIER
     TILES: tl.constexpr = (C + COLS - 1) // COLS
@@ -126,7 +134,7 @@ def depthwise_grad_input(
     image = (row // (H * W)).to(tl.int64)
     h = row % (H * W) // W
     w = row % W
-    dy_rows = dy_ptr + image * (P * Q * K)
+    dy_rows = dy_ptr + image * (P * Q * DY_STRIDE)
 
     acc = tl.zeros((ROWS, COLS), dtype=tl.float32)
     for r in range(R):
@@ -144,7 +152,7 @@ def depthwise_grad_input(
             for m in range(MULTIPLIER):
                 k = c * MULTIPLIER + m
                 dy = tl.load(
-                    dy_rows[:, None] + ((p * Q + q) * K)[:, None] + k[None, :],
+                    dy_rows[:, None] + ((p * Q + q) * DY_STRIDE)[:, None] + k[None, :],
                     mask=reached[:, None] & c_mask[None, :],
                     other=0.0,
                 )
@@ -154,6 +162,8 @@ def depthwise_grad_input(
     offsets = row.to(tl.int64)[:, None] * C + c[None, :]
     mask = row_mask[:, None] & c_mask[None, :]
     acc = EPILOGUE(acc, offsets, c[None, :], mask, aux, seed)
+    if DX_STRIDE != C:
+        offsets = row.to(tl.int64)[:, None] * DX_STRIDE + c[None, :]
     tl.store(dx_ptr + offsets, acc.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
@@ -179,6 +189,8 @@ def depthwise_grad_weight(
     DILATION_H: tl.constexpr,
     DILATION_W: tl.constexpr,
     MULTIPLIER: tl.constexpr,
+    X_STRIDE: tl.constexpr,
+    DY_STRIDE: tl.constexpr,
     X_PROLOGUE: tl.constexpr,
     BIAS: tl.constexpr,
     SPLIT: tl.constexpr,
@@ -189,11 +201,12 @@ def depthwise_grad_weight(
     """dw[k,r,s] = sum over n,p,q of dy[n,p,q,k] * x[n, p*STRIDE_H - PAD_H + r*DILATION_H,
     q*STRIDE_W - PAD_W + s*DILATION_W, k // MULTIPLIER], and db[k] = sum of dy[n,p,q,k] if BIAS.
 
-    x (N,H,W,K/MULTIPLIER), dy (N,P,Q,K). The ``rows`` = N*P*Q pixels (< 2**31) are cut into SPLIT
-    stretches, grid axis 1; stretch i writes its share to partial[i], fp32, holding dw as (R,S,K)
-    followed by db (K). An empty stretch writes zeros. A program makes TAPS taps of COLS channels,
-    ROWS pixels at a time, which are summed at the end; the bias is one tap more, whose x is 1. x
-    stands for X_PROLOGUE(x) as in the forward nest.
+    x (N,H,W,K/MULTIPLIER), dy (N,P,Q,K), whose pixels are X_STRIDE and DY_STRIDE elements apart.
+    The ``rows`` = N*P*Q pixels (< 2**31) are cut into SPLIT stretches, grid axis 1; stretch i
+    writes its share to partial[i], fp32, holding dw as (R,S,K) followed by db (K). An empty stretch
+    writes zeros. A program makes TAPS taps of COLS channels, ROWS pixels at a time, which are
+    summed at the end; the bias is one tap more, whose x is 1. x stands for X_PROLOGUE(x) as in the
+    forward nest.
     """
     C: tl.constexpr = K // MULTIPLIER
     SUMS: tl.constexpr = R * S + (1 if BIAS else 0)
@@ -214,16 +227,17 @@ def depthwise_grad_weight(
     for step in range(first, last):
         row = step * ROWS + lanes
         mask = (row < rows) & k_mask
-        dy = tl.load(dy_ptr + row.to(tl.int64) * K + k, mask=mask, other=0.0).to(tl.float32)
+        dy = tl.load(dy_ptr + row.to(tl.int64) * DY_STRIDE + k, mask=mask, other=0.0).to(tl.float32)
         h = row % (P * Q) // Q * STRIDE_H + h_tap
         w = row % Q * STRIDE_W + w_tap
         inside = (tap < R * S) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-        image = (row // (P * Q)).to(tl.int64) * (H * W * C)
-        inner = (h * W + w) * C + k // MULTIPLIER
-        x = tl.load(x_ptr + image + inner, mask=mask & inside, other=0.0).to(tl.float32)
+        image = (row // (P * Q)).to(tl.int64) * (H * W)
+        c = k // MULTIPLIER
+        inner = (h * W + w) * X_STRIDE + c
+        x = tl.load(x_ptr + image * X_STRIDE + inner, mask=mask & inside, other=0.0).to(tl.float32)
         if X_PROLOGUE is not None:
-            c = k // MULTIPLIER
-            made = X_PROLOGUE(x, image + inner, c, mask & inside, x_aux, seed)
+            offsets = image * C + ((h * W + w) * C + c)
+            made = X_PROLOGUE(x, offsets, c, mask & inside, x_aux, seed)
             x = tl.where(mask & inside, made, 0.0)
         if BIAS:
             x = tl.where(tap == R * S, 1.0, x)

@@ -13,20 +13,25 @@ def sum_partials(
     factor_ptr,
     weights,
     biases,
+    dw_first,
+    db_first,
+    width,
     SPLIT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """dw[w] = sum over i < SPLIT of partial[i, w], w < weights; db likewise from what follows.
+    """dw[w] = sum over i < SPLIT of partial[i, dw_first + w], w < weights; db likewise from
+    db_first on.
 
-    partial (SPLIT, weights + biases) fp32, dw (weights) fp32 in the same order, db (biases) fp32 or
-    None, and then biases is 0. SPLIT is a power of two: the sum is one tree, the same in every run.
+    partial (SPLIT, width) fp32, dw (weights) fp32 in the same order, db (biases) fp32 or None, and
+    then biases is 0. SPLIT is a power of two: the sum is one tree, the same in every run.
     All is multiplied by scale[0] * factor[0], fp32, unless scale is None.
     """
     size = weights + biases
     element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     split = tl.arange(0, SPLIT).to(tl.int64)
+    column = tl.where(element < weights, dw_first, db_first - weights) + element
     parts = tl.load(
-        partial_ptr + split[:, None] * size + element[None, :],
+        partial_ptr + split[:, None] * width + column[None, :],
         mask=(element < size)[None, :],
         other=0.0,
     )

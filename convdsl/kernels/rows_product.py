@@ -24,6 +24,8 @@ def rows_product(
     COLUMNS: tl.constexpr,
     W_DEPTH: tl.constexpr,
     W_COLUMN: tl.constexpr,
+    X_STRIDE: tl.constexpr,
+    Y_STRIDE: tl.constexpr,
     X_PROLOGUE: tl.constexpr,
     EPILOGUE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -33,7 +35,8 @@ def rows_product(
 ):
     """y[i,j] = EPILOGUE(bias[j] + sum over k of X_PROLOGUE(x)[i,k] * w[k,j]) for i < rows.
 
-    x (rows, DEPTH), w[k,j] at k*W_DEPTH + j*W_COLUMN, bias (COLUMNS) or None, y (rows, COLUMNS).
+    x (rows, DEPTH), w[k,j] at k*W_DEPTH + j*W_COLUMN, bias (COLUMNS) or None, y (rows, COLUMNS);
+    rows of x and y are X_STRIDE and Y_STRIDE elements apart, those of other tensors lie close.
     ``rows`` is < 2**31. BLOCK_K is for 16-bit elements; 32-bit ones take half, at least 16.
     """
     TILES_N: tl.constexpr = (COLUMNS + BLOCK_N - 1) // BLOCK_N
@@ -45,15 +48,16 @@ def rows_product(
     row_mask = tile * BLOCK_M + tl.arange(0, BLOCK_M) < rows
     column = pid % TILES_N * BLOCK_N + tl.arange(0, BLOCK_N)
     lanes = tl.arange(0, STEP)
-    x_corner = tile * (BLOCK_M * DEPTH)
-    x_inner = tl.arange(0, BLOCK_M)[:, None] * DEPTH + lanes[None, :]
+    x_corner = tile * (BLOCK_M * X_STRIDE)
+    x_inner = tl.arange(0, BLOCK_M)[:, None] * X_STRIDE + lanes[None, :]
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for start in range(0, DEPTH, STEP):
         k = start + lanes
         x_mask = row_mask[:, None] & (k < DEPTH)[None, :]
         a = tl.load(x_ptr + x_corner + (start + x_inner), mask=x_mask, other=0.0)
         if X_PROLOGUE is not None:
-            offsets = x_corner + (start + x_inner)
+            inner = tl.arange(0, BLOCK_M)[:, None] * DEPTH + lanes[None, :]
+            offsets = tile * (BLOCK_M * DEPTH) + (start + inner)
             made = X_PROLOGUE(a.to(tl.float32), offsets, k[None, :], x_mask, x_aux, seed)
             a = tl.where(x_mask, made, 0.0).to(x_ptr.dtype.element_ty)
         b = tl.load(
@@ -80,6 +84,9 @@ def rows_product(
         offsets = tile * (BLOCK_M * COLUMNS) + first + inner
         mask = row_mask[:, None] & (lane < COLUMNS)[None, :]
         y = EPILOGUE(parts[half], offsets, lane[None, :], mask, aux, seed)
+        if Y_STRIDE != COLUMNS:
+            inner = tl.arange(0, BLOCK_M)[:, None] * Y_STRIDE + tl.arange(0, WIDTH)[None, :]
+            offsets = tile * (BLOCK_M * Y_STRIDE) + first + inner
         tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
@@ -94,6 +101,8 @@ def rows_product_gradient(
     rows,
     C: tl.constexpr,
     K: tl.constexpr,
+    X_STRIDE: tl.constexpr,
+    DY_STRIDE: tl.constexpr,
     X_PROLOGUE: tl.constexpr,
     DY_PROLOGUE: tl.constexpr,
     BIAS: tl.constexpr,
@@ -106,10 +115,11 @@ def rows_product_gradient(
     """dw[k,c] = sum over i of dy[i,k] * x[i,c], and db[k] = sum over i of dy[i,k] if BIAS, where x
     stands for X_PROLOGUE(x) and dy for DY_PROLOGUE(dy).
 
-    x (rows, C), dy (rows, K). The rows are cut into SPLIT stretches, grid axis 1; stretch i writes
-    its share to partial[i], fp32, holding dw as (K, C) followed by db (K). An empty stretch writes
-    zeros. A program makes BLOCK_M of K by BLOCK_N of C; those of the first columns also sum dy.
-    BLOCK_K is for 16-bit elements; 32-bit ones take 16.
+    x (rows, C), dy (rows, K), whose rows are X_STRIDE and DY_STRIDE elements apart. The rows are
+    cut into SPLIT stretches, grid axis 1; stretch i writes its share to partial[i], fp32, holding
+    dw as (K, C) followed by db (K). An empty stretch writes zeros. A program makes BLOCK_M of K by
+    BLOCK_N of C; those of the first columns also sum dy. BLOCK_K is for 16-bit elements; 32-bit
+    ones take 16.
     """
     TILES_N: tl.constexpr = (C + BLOCK_N - 1) // BLOCK_N
     STEP: tl.constexpr = 16 if x_ptr.dtype.element_ty.primitive_bitwidth == 32 else BLOCK_K
@@ -122,8 +132,8 @@ def rows_product_gradient(
     first = tl.program_id(1) * share
     last = tl.minimum(first + share, steps)
     corner = first.to(tl.int64) * STEP
-    x_inner = lanes[:, None] * C + c[None, :]
-    dy_inner = lanes[:, None] * K + k[None, :]
+    x_inner = lanes[:, None] * X_STRIDE + c[None, :]
+    dy_inner = lanes[:, None] * DY_STRIDE + k[None, :]
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     total = tl.zeros((BLOCK_M,), dtype=tl.float32)
@@ -131,14 +141,14 @@ def rows_product_gradient(
         row_mask = step * STEP + lanes < rows
         x_mask = row_mask[:, None] & (c < C)[None, :]
         dy_mask = row_mask[:, None] & (k < K)[None, :]
-        dy = tl.load(dy_ptr + corner * K + dy_inner, mask=dy_mask, other=0.0)
+        dy = tl.load(dy_ptr + corner * DY_STRIDE + dy_inner, mask=dy_mask, other=0.0)
         if DY_PROLOGUE is not None:
-            offsets = corner * K + dy_inner
+            offsets = corner * K + (lanes[:, None] * K + k[None, :])
             made = DY_PROLOGUE(dy.to(tl.float32), offsets, k[None, :], dy_mask, dy_aux, seed)
             dy = tl.where(dy_mask, made, 0.0).to(dy_ptr.dtype.element_ty)
-        x = tl.load(x_ptr + corner * C + x_inner, mask=x_mask, other=0.0)
+        x = tl.load(x_ptr + corner * X_STRIDE + x_inner, mask=x_mask, other=0.0)
         if X_PROLOGUE is not None:
-            offsets = corner * C + x_inner
+            offsets = corner * C + (lanes[:, None] * C + c[None, :])
             made = X_PROLOGUE(x.to(tl.float32), offsets, c[None, :], x_mask, x_aux, seed)
             x = tl.where(x_mask, made, 0.0).to(x_ptr.dtype.element_ty)
         acc = tl.dot(tl.trans(dy), x, acc, input_precision=PRECISION)

@@ -7,9 +7,8 @@ The reductions go over all rows of x (a row of channels per pixel) and begin in 
 makes x or dy where that can be; the rest is pointwise with numbers per channel.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Argument, Band, Launch, Nest, Schedule, Size, Stride, Tail
@@ -63,7 +62,10 @@ class BatchStatistics(RowReduction):
 
     numbers = 2
     in_order = True
-    updates: ClassVar[Mapping[int, int]] = {1: 3, 2: 4}
+
+    @property
+    def updates(self) -> Mapping[int, int]:
+        return {1: 3, 2: 4}
 
     @property
     def title(self) -> str:
@@ -91,7 +93,7 @@ class BatchStatistics(RowReduction):
         stretches = _Stretches.over(node.inputs[0].type)
         partial = stretches.partial(node)
         each = stretches.launch("statistics", {"x_ptr": node.inputs[0]}, partial)
-        return Schedule((each, self._finish(node, partial, stretches.block[0])), (partial,))
+        return Schedule((each, *self._finish(node, partial, stretches.block[0])), (partial,))
 
     def combine(self, node: Node, bands: Value, band: Band) -> Schedule:
         split = _stretches(band)
@@ -112,12 +114,37 @@ class BatchStatistics(RowReduction):
             },
             (str(-(-channels // COLS)), str(split)),
         )
-        return Schedule((merged, self._finish(node, partial, band.rows, band.phases)), (partial,))
+        made = self._finish(node, partial, band.rows, band.phases)
+        return Schedule((merged, *made), (partial,))
 
-    def _finish(self, node: Node, partial: Value, rows: int, phases: int = 1) -> Launch:
+    def layers(self, node: Node) -> list[tuple[Sequence[Value], Sequence[Value]]]:
+        """Parameters and outputs of each of the layers side by side in the channels of x."""
+        return [(node.parameters, node.outputs)]
+
+    def _finish(self, node: Node, partial: Value, rows: int, phases: int = 1) -> list[Launch]:
         """partial is of stretches of bands of so many rows, in so many sequences."""
-        (x,), (weight, running_mean, running_var) = node.inputs, node.parameters
-        mean, rstd, scale, new_mean, new_var = node.outputs
+        made: list[Launch] = []
+        first = 0
+        for parameters, outputs in self.layers(node):
+            bands = rows, phases
+            made.append(self._merge(node.inputs[0], parameters, outputs, partial, bands, first))
+            first += outputs[0].type.channels
+        return made
+
+    def _merge(
+        self,
+        x: Value,
+        parameters: Sequence[Value],
+        outputs: Sequence[Value],
+        partial: Value,
+        of_band: tuple[int, int],
+        first: int,
+    ) -> Launch:
+        """One layer's statistics, whose channels in ``x`` are those from ``first`` on."""
+        weight, running_mean, running_var = parameters
+        mean, rstd, scale, new_mean, new_var = outputs
+        channels = mean.type.channels
+        rows, phases = of_band
         split, count = partial.type.shape[0], f"n * {x.type.pixels}"
         # a small batch leaves the last stretches empty, and those are not read
         bands = f"triton.cdiv(n * {x.type.pixels // phases}, {rows}) * {phases}"
@@ -135,7 +162,9 @@ class BatchStatistics(RowReduction):
                 "new_mean_ptr": new_mean,
                 "new_var_ptr": new_var,
                 "rows": Size(count),
-                "channels": Size(f"{x.type.channels}"),
+                "channels": Size(f"{channels}"),
+                "first": Size(f"{first}"),
+                "width": Size(f"{x.type.channels}"),
                 "training": Size("training"),
                 "MOMENTUM": self.momentum,
                 "EPS": self.eps,
@@ -144,8 +173,8 @@ class BatchStatistics(RowReduction):
                 "PHASES": phases,
                 "COLS": COLS,
             },
-            (str(-(-x.type.channels // COLS)),),
-            touched={partial: f"{filled} * {2 * x.type.channels}"},
+            (str(-(-channels // COLS)),),
+            touched={partial: f"{filled} * {2 * channels}"},
         )
 
 

@@ -77,12 +77,11 @@ class ConvGradWeight(Op):
         return (dw, f"{dy}.transpose(0, 1).flatten(1).sum(1)")[: 1 + self.bias]
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
-        (x, dy), (dw, *db) = node.inputs, node.outputs
-        bias = db[0] if db else None
-        if (padded := stem.grad_weight(self.geometry, x, dy, dw, bias, tail)) is not None:
+        (x, dy), (dw, *dbs) = node.inputs, node.outputs
+        if (padded := stem.grad_weight(self.geometry, x, dy, (dw,), dbs, tail)) is not None:
             return padded
         grad_weight = rows_products.grad_weight if tail.made else launches.grad_weight
-        return grad_weight(self.geometry, x, dy, dw, bias, tail.tile)
+        return grad_weight(self.geometry, x, dy, (dw,), dbs, tail.tile)
 
     def prologue_places(self, *inputs: TensorType) -> tuple[int, ...]:
         return (0, 1) if self.geometry.is_product else ()

@@ -4,6 +4,7 @@ A transposed convolution uses the same three with their roles exchanged, so what
 be a gradient. Sequences are maps of height 1.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import gcd, prod
 
@@ -13,7 +14,7 @@ from convdsl.ir.tile import Tile
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops._boxed import Operands, by_variant, variants_of
 from convdsl.ops._convolution import Geometry
-from convdsl.ops._reduce import total_of
+from convdsl.ops._reduce import totals_of
 from convdsl.ops._rows import stride_of
 from convdsl.ops._tiles import (
     SHORTEST_BAND,
@@ -154,24 +155,32 @@ def product_over_pixels(geometry: Geometry) -> Product:
     return Product(f"{geometry.group_filters}", f"{columns}", pixels, geometry.groups, variants)
 
 
-def shares_of(geometry: Geometry, dw: Value, db: Value | None, tiles: int, split: int = 0) -> Value:
+def shares_of(geometry: Geometry, gradients: Sequence[Value], tiles: int, split: int = 0) -> Value:
     """What stretches of pixels add to the gradients, where one stretch has so many programs.
 
     split: how many stretches, 0 for what the number of programs asks for.
     """
     split = split or splits(tiles, TYPICAL_BATCH * geometry.pixels)
-    size = dw.type.elements + (db.type.elements if db is not None else 0)
-    return Value(f"{dw.name}_partial", TensorType((split, size), DType.FLOAT32, False))
+    size = sum(gradient.type.elements for gradient in gradients)
+    return Value(f"{gradients[0].name}_partial", TensorType((split, size), DType.FLOAT32, False))
 
 
 def grad_weight(
-    geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | None, tile: Tile | None = None
+    geometry: Geometry,
+    x: Value,
+    dy: Value,
+    dws: Sequence[Value],
+    dbs: Sequence[Value] = (),
+    tile: Tile | None = None,
 ) -> Schedule:
-    """dw in the weight's order, and db unless None: shares over stretches of pixels, then a sum."""
+    """dw in the weight's order, and db if wanted: shares over stretches of pixels, then a sum.
+
+    Several are of filters side by side in dy.
+    """
     taps, channels = geometry.taps, geometry.group_channels
     tile = tile or weight_gradient_tile(geometry.group_filters, taps * channels)
     tiles = -(-geometry.group_filters // tile.m) * -(-taps * channels // tile.n) * geometry.groups
-    partial = shares_of(geometry, dw, db, tiles, tile.splits)
+    partial = shares_of(geometry, (*dws, *dbs), tiles, tile.splits)
     split = partial.type.shape[0]
     shares = Launch(
         Nest("conv_grad_weight", "conv_grad_weight"),
@@ -183,7 +192,7 @@ def grad_weight(
             **geometry.constants,
             "X_STRIDE": stride_of(x, geometry.x.channels),
             "DY_STRIDE": stride_of(dy, geometry.y.channels),
-            "BIAS": db is not None,
+            "BIAS": bool(dbs),
             "SPLIT": split,
             "BLOCK_M": tile.m,
             "BLOCK_N": tile.n,
@@ -195,5 +204,4 @@ def grad_weight(
         touched=geometry.touched_of_x(x),
         product=product_over_pixels(geometry),
     )
-    total = total_of(partial, dw, db)
-    return Schedule((shares, total), (partial,))
+    return Schedule((shares, *totals_of(partial, dws, dbs)), (partial,))

@@ -30,6 +30,7 @@ class Convolution(Weighted):
     bias: bool | str
 
     has_epilogue = True
+    output_is_free = True
 
     @abstractmethod
     def geometry(self, x: TensorType) -> Geometry:

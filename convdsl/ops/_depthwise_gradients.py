@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Argument, Band, Launch, Nest, Schedule, Size, Tail
+from convdsl.ir.launch import Argument, Band, Launch, Nest, Schedule, Size, Stride, Tail
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops._conv_gradients import ConvGradInput, ConvGradWeight
 from convdsl.ops._convolution import Geometry
@@ -65,7 +65,13 @@ class DepthwiseGradInput(ConvGradInput):
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         dy, weight = node.operands
-        tensors: dict[str, Argument] = {"dy_ptr": dy, "w_ptr": weight, "dx_ptr": tail.output}
+        tensors: dict[str, Argument] = {
+            "dy_ptr": dy,
+            "w_ptr": weight,
+            "dx_ptr": tail.output,
+            "DY_STRIDE": Stride(dy),
+            "DX_STRIDE": Stride(tail.output),
+        }
         made = launch(
             "depthwise_grad_input",
             self.geometry,
@@ -107,6 +113,8 @@ class DepthwiseGradWeight(ConvGradWeight):
                 "partial_ptr": partial,
                 "rows": Size(f"n * {self.geometry.pixels}"),
                 **_constants(self.geometry),
+                "X_STRIDE": Stride(x),
+                "DY_STRIDE": Stride(dy),
                 "BIAS": self.bias,
                 "SPLIT": split,
                 "TAPS": block,

@@ -76,7 +76,7 @@ def in_library(node: Node) -> Node | None:
     op = node.op
     if isinstance(op, Convolution) and op.bias != "position":
         geometry = op.geometry(node.inputs[0].type)
-    elif isinstance(op, ConvGradInput | ConvGradWeight):
+    elif type(op) is ConvGradWeight or (type(op) is ConvGradInput and node.parameters):
         geometry = op.geometry
     else:
         return None

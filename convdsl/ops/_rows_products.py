@@ -4,15 +4,16 @@ A convolution that meets every pixel by one tap, alone and in one group, is a pr
 channels: row i of x makes row i of y.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from convdsl.ir.graph import Value
-from convdsl.ir.launch import Launch, Nest, Product, Schedule, Size, Tail
+from convdsl.ir.launch import Launch, Nest, Product, Schedule, Size, Stride, Tail
 from convdsl.ir.tile import Tile
 from convdsl.ops._boxed import Operands, persistent
 from convdsl.ops._conv_launches import band_of, product_over_pixels, shares_of
 from convdsl.ops._convolution import Geometry
-from convdsl.ops._reduce import total_of
+from convdsl.ops._reduce import totals_of
 from convdsl.ops._tiles import TYPICAL_BATCH, depth_block, product_tile, weight_gradient_tile
 
 
@@ -72,6 +73,8 @@ def _product(
             "COLUMNS": columns,
             "W_DEPTH": by_depth,
             "W_COLUMN": by_column,
+            "X_STRIDE": Stride(x),
+            "Y_STRIDE": Stride(tail.output),
             "PRECISION": "ieee",
             "BLOCK_M": tile.m,
             "BLOCK_N": tile.n,
@@ -86,13 +89,18 @@ def _product(
 
 
 def grad_weight(
-    geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | None, tile: Tile | None = None
+    geometry: Geometry,
+    x: Value,
+    dy: Value,
+    dws: Sequence[Value],
+    dbs: Sequence[Value] = (),
+    tile: Tile | None = None,
 ) -> Schedule:
-    """dw in torch's layout, and db unless None: shares over stretches of pixels, then their sum."""
+    """As of `convdsl.ops._conv_launches`; the weight lies in memory as in torch."""
     filters, channels, *_ = geometry.weight
     tile = tile or _weight_tile(filters, channels)
     tiles = -(-filters // tile.m) * -(-channels // tile.n)
-    partial = shares_of(geometry, dw, db, tiles, tile.splits)
+    partial = shares_of(geometry, (*dws, *dbs), tiles, tile.splits)
     split = partial.type.shape[0]
     launch = Launch(
         Nest("rows_product", "rows_product_gradient"),
@@ -103,7 +111,9 @@ def grad_weight(
             "rows": Size(f"n * {geometry.pixels}"),
             "C": channels,
             "K": filters,
-            "BIAS": db is not None,
+            "X_STRIDE": Stride(x),
+            "DY_STRIDE": Stride(dy),
+            "BIAS": bool(dbs),
             "SPLIT": split,
             "PRECISION": "ieee",
             "BLOCK_M": tile.m,
@@ -115,4 +125,4 @@ def grad_weight(
         tile.stages,
         product=product_over_pixels(geometry),
     )
-    return Schedule((launch, total_of(partial, dw, db)), (partial,))
+    return Schedule((launch, *totals_of(partial, dws, dbs)), (partial,))

@@ -4,6 +4,7 @@ Three channels are an odd number: pixels cannot be loaded as vectors. So a launc
 makes a copy with its border and a fourth channel of zeros, and a small one pads the weights alike.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
@@ -12,7 +13,7 @@ from convdsl.ir.launch import Argument, Launch, Nest, Product, Schedule, Size, T
 from convdsl.ir.types import TensorType
 from convdsl.ops._conv_launches import band_of, product_over_pixels, shares_of
 from convdsl.ops._convolution import Geometry
-from convdsl.ops._reduce import total_of
+from convdsl.ops._reduce import totals_of
 from convdsl.ops._rows import stride_of
 from convdsl.ops._tiles import STEM, power_of_two
 from convdsl.ops._touched import partly, seen
@@ -72,16 +73,21 @@ def forward(
 
 
 def grad_weight(
-    geometry: Geometry, x: Value, dy: Value, dw: Value, db: Value | None, tail: Tail
+    geometry: Geometry,
+    x: Value,
+    dy: Value,
+    dws: Sequence[Value],
+    dbs: Sequence[Value],
+    tail: Tail,
 ) -> Schedule | None:
-    """dw in the weight's order, and db unless None; None unless the tile asks for it."""
+    """As of `convdsl.ops._conv_launches`; None unless the tile asks for it."""
     tile = tail.tile
     if tile is None or tile.variant != STEM or not geometry.is_stem:
         return None
     filters, channels, rows, columns = _map_weight(geometry)
     padded = _padded_map(geometry, x)
     tiles = -(-filters // tile.m) * -(-rows * power_of_two(columns * PIXEL) // tile.n)
-    partial = shares_of(geometry, dw, db, tiles, tile.splits)
+    partial = shares_of(geometry, (*dws, *dbs), tiles, tile.splits)
     split = partial.type.shape[0]
     shares = Launch(
         Nest("conv_stem", "conv_stem_grad_weight"),
@@ -94,7 +100,7 @@ def grad_weight(
             "C": channels,
             "S": columns,
             "DY_STRIDE": stride_of(dy, filters),
-            "BIAS": db is not None,
+            "BIAS": bool(dbs),
             "SPLIT": split,
             "PRECISION": "ieee",
             "BLOCK_M": tile.m,
@@ -107,7 +113,7 @@ def grad_weight(
         touched=_touched(geometry, padded),
         product=product_over_pixels(geometry),
     )
-    launches = (_pad_map(geometry, x, padded), shares, total_of(partial, dw, db))
+    launches = (_pad_map(geometry, x, padded), shares, *totals_of(partial, dws, dbs))
     return Schedule(launches, (padded, partial))
 
 

@@ -63,12 +63,12 @@ def splits(tiles: int, pixels: int) -> int:
 
 
 def depth_block(depth: int) -> int:
-    """Contraction block: the widest of 64, 32, 16 that divides ``depth``, else one that fits.
+    """Contraction block: the widest of 64, 32, 16 whose last one is nearly full.
 
-    That one is short: such a depth is too odd to be loaded as vectors, which takes registers.
+    It is short where ``depth`` is too odd to be loaded as vectors, which takes registers.
     """
-    for block in (64, 32, 16):
-        if depth % block == 0:
+    for block in (64, 32, 16) if depth % 16 == 0 else ():
+        if -depth % block <= depth / 8:
             return block
     return min(32, max(16, power_of_two(depth)))
 

@@ -17,6 +17,7 @@ class Add(Layer):
 
     arity = 0
     has_epilogue = True
+    output_is_free = True
     aliases = ("SUM", "PLUS", "ELTWISE")
     examples = (
         ("6@5x7", "ADD{ID | RELU}"),

@@ -6,7 +6,6 @@ each element, which goes wherever pointwise arithmetic goes; the same for the gr
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from convdsl.ir.arguments import field, number
 from convdsl.ir.builder import Builder
@@ -43,15 +42,19 @@ class BatchNorm(Layer):
     )
 
     cancels_bias = True
+    output_is_free = True
     aliases = ("BATCHNORM", "BATCHNORMALIZATION")
     extras = ("mean", "rstd", "scale", "running_mean", "running_var")
-    updates: ClassVar[Mapping[int, int]] = {2: 4, 3: 5}
     examples = (
         ("6@5x7", "BN"),
         ("130@3x2", "BN(momentum=0.3, eps=0.001)"),
         ("7", "BN"),
         ("3@9", "BN"),
     )
+
+    @property
+    def updates(self) -> Mapping[int, int]:
+        return {2: 4, 3: 5}
 
     def shape(self, *inputs: TensorType) -> TensorType:
         return inputs[0]

@@ -2,7 +2,7 @@
 
 from convdsl.ir.arguments import Pair, field, flag, pair, whole
 from convdsl.ir.graph import Node
-from convdsl.ir.launch import Schedule, Tail
+from convdsl.ir.launch import Argument, Schedule, Stride, Tail
 from convdsl.ir.op import Op, op
 from convdsl.ir.types import TensorType
 from convdsl.ops._conv_layer import Convolution
@@ -55,11 +55,13 @@ class DwConv(Convolution):
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         x, (weight, *bias) = node.inputs[0], node.parameters
         geometry = self.geometry(x.type)
-        tensors = {
+        tensors: dict[str, Argument] = {
             "x_ptr": x,
             "w_ptr": weight,
             "bias_ptr": bias[0] if bias else None,
             "y_ptr": tail.output,
+            "X_STRIDE": Stride(x),
+            "Y_STRIDE": Stride(tail.output),
         }
         touched = geometry.touched_of_x(x)
         return Schedule((launch("depthwise_forward", geometry, tensors, geometry.y, touched),))

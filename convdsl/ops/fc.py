@@ -22,6 +22,7 @@ class Fc(Weighted):
     bias: bool = field(True, convert=flag, doc="add a learned number per output")
 
     has_epilogue = True
+    output_is_free = True
     flattens = True
     aliases = ("DENSE", "LINEAR", "FULLYCONNECTED", "INNERPRODUCT")
     examples = (("12", "FC(6)"), ("7", "FC(3, bias=false)"))

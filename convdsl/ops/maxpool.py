@@ -26,6 +26,7 @@ class MaxPool(Pooling):
         letter="P",
         doc="places around the map that never win, at most F/2",
     )
+    output_is_free = True
     aliases = ("MAXPOOL", "MAXPOOLING", "POOLING")
     examples = (
         ("6@6x8", "POOL"),

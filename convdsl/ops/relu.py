@@ -14,3 +14,6 @@ class Relu(Pointwise):
     torch = "F.relu({x})"
     may_follow_pool = True
     examples = (("6@5x7", "RELU"), ("10", "RELU"), ("16@3x5", "RELU"))
+
+    def torch_in_place(self, x: str) -> str:
+        return f"F.relu({x}, inplace=True)"

@@ -18,8 +18,9 @@ from dataclasses import replace
 from convdsl.ir.broadcast import tile_of
 from convdsl.ir.choices import group_of
 from convdsl.ir.graph import Graph, Node, Place, Places, Value
-from convdsl.ir.group import Group
+from convdsl.ir.group import Group, updated
 from convdsl.ir.launch import Launch, Stride, Tail
+from convdsl.ops._stack import Stack
 from convdsl.ops.concat import Concat, Join, Slice, starts
 
 #: channels before a slice, and of the whole, are multiples of this: 16 bytes in 16-bit types
@@ -51,10 +52,15 @@ def place_slices(graph: Graph) -> Graph:
     return replace(made, places=Places(places))
 
 
+def is_aligned(channels: int) -> bool:
+    """So many are whole vectors of memory."""
+    return channels % ALIGNMENT == 0
+
+
 def _wanted(nodes: Iterable[Node], read: set[Value]) -> Iterable[tuple[Value, Place]]:
     """The values that could lie in another one, of those that are read, and where."""
     for node in nodes:
-        if isinstance(node.op, Concat) and node.output in read:
+        if isinstance(node.op, Concat | Stack) and node.output in read:
             for part, start in zip(node.inputs, starts(node.inputs), strict=True):
                 yield part, Place(node.output, start)
         elif isinstance(node.op, Slice):
@@ -63,8 +69,10 @@ def _wanted(nodes: Iterable[Node], read: set[Value]) -> Iterable[tuple[Value, Pl
 
 def _fits(part: Value, place: Place) -> bool:
     """It is the whole's kind of tensor, and its rows start where a vector does."""
-    alike = replace(place.whole.type, shape=part.type.shape) == part.type and part.type.batched
-    return alike and place.start % ALIGNMENT == 0 and place.whole.type.channels % ALIGNMENT == 0
+    whole = place.whole.type
+    if replace(whole, shape=part.type.shape) != part.type:
+        return False
+    return is_aligned(place.start) and (is_aligned(whole.channels) or not whole.batched)
 
 
 def _takes_slices(node: Node, value: Value) -> bool:
@@ -73,6 +81,8 @@ def _takes_slices(node: Node, value: Value) -> bool:
         return True  # it is not worked out at all
     if node.op.is_view(node.inputs[0].type):
         return False
+    if not value.type.batched:  # one row
+        return value not in updated(node)
     group = node.op if isinstance(node.op, Group) else None
     # launches name what a prologue makes of the tensor that they load
     chains = group.prologues if group else ()
@@ -83,14 +93,17 @@ def _takes_slices(node: Node, value: Value) -> bool:
 
 def _placed(node: Node, places: dict[Value, Place]) -> Node:
     """The node as its kernels find their operands and leave their results."""
-    if isinstance(node.op, Concat):
+    if isinstance(node.op, Concat | Stack):
         here = {(part, place.start) for part, place in places.items() if place.whole == node.output}
         branches = enumerate(zip(node.inputs, starts(node.inputs), strict=True))
         copied = tuple(number for number, branch in branches if branch not in here)
-        return node if len(copied) == len(node.inputs) else replace(node, op=Join(copied))
+        if len(copied) == len(node.inputs):
+            return node
+        return replace(node, op=(Stack if isinstance(node.op, Stack) else Join)(copied))
     if node.op.is_view(node.inputs[0].type):
         return node
-    values = [v for v in (*node.inputs, *node.outputs) if v in places]
+    operands = (*node.inputs, *node.outputs)
+    values = [v for v in operands if v in places and v.type.batched]
     strided = all(_has_stride(launch, v) for launch in _launches(node) for v in values)
     return node if strided else _by_rows(node)
 

@@ -129,20 +129,24 @@ class Network(nn.Module):
                 module, name = owner_of(self, path)
                 module.register_buffer(name, started(*row).to(device), persistent=saved)
 
-    def compute_dtype(self, x: Tensor) -> torch.dtype:
-        """What this call computes in."""
+    def compute_dtype(self, x: Tensor, parameter: Tensor | None = None) -> torch.dtype:
+        """What this call computes in. parameter: the first, if the caller has it at hand."""
         if torch.is_autocast_enabled(x.device.type):
             return torch.get_autocast_dtype(x.device.type)
-        parameter = next(self.parameters(), None)
+        if parameter is None:
+            parameter = next(self.parameters(), None)
         if parameter is None or parameter.dtype == torch.float32:
             return self.dtype
         return parameter.dtype
 
     def weights(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """Parameters and constants by path, in ``dtype``."""
-        learned = parameters_of(self)
-        weights = {path: learned[path].to(dtype) for path in self.TABLE}
-        return weights | {path: self.get_buffer(path).to(dtype) for path in self.CONSTANTS}
+        weights: dict[str, Tensor] = {**parameters_of(self)}
+        for path in self.CONSTANTS:
+            weights[path] = self.get_buffer(path)
+        if dtype == torch.float32 and all(w.dtype == dtype for w in weights.values()):
+            return weights
+        return {path: weight.to(dtype) for path, weight in weights.items()}
 
     def tensors(self) -> list[Tensor]:
         """All that the network owns: parameters, running statistics, constants."""
@@ -256,11 +260,13 @@ class Network(nn.Module):
                 f"{layer} needs more than one value per channel in training, so at least "
                 f"{smallest} samples, got {len(checked[0])}: give more, or call .eval() first"
             )
-        for parameter in parameters_of(self).values():
-            if parameter.device != checked[0].device:
-                places = f"the input is on {checked[0].device}, the network on {parameter.device}"
+        device = checked[0].device
+        parameters = list(parameters_of(self).values())
+        for parameter in parameters:
+            if parameter.device != device:
+                places = f"the input is on {device}, the network on {parameter.device}"
                 raise ValueError(f"{places}: move one of them with .to(device)")
-        dtype = self.compute_dtype(checked[0])
+        dtype = self.compute_dtype(checked[0], parameters[0] if parameters else None)
         return [x.to(dtype) for x in checked]
 
     def _outputs(self, inputs: list[Tensor]) -> dict[str, Tensor]:

@@ -259,8 +259,8 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(97,)](
             partial_ptr=d_inception_concat_3_cr_conv_weight_partial,
             dw_ptr=d_inception_concat_3_cr_conv_weight, db_ptr=d_inception_concat_3_cr_conv_bias,
-            scale_ptr=None, factor_ptr=None, weights=6144, biases=32, SPLIT=128, BLOCK=64,
-            num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, weights=6144, biases=32, dw_first=0, db_first=6144,
+            width=6176, SPLIT=128, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_3_cr_conv_weight_partial
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
@@ -287,42 +287,23 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(201,)](
             partial_ptr=d_inception_concat_2_cr2_conv_weight_partial,
             dw_ptr=d_inception_concat_2_cr2_conv_weight, db_ptr=d_inception_concat_2_cr2_conv_bias,
-            scale_ptr=None, factor_ptr=None, weights=12800, biases=32, SPLIT=64, BLOCK=64,
-            num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, weights=12800, biases=32, dw_first=0, db_first=12800,
+            width=12832, SPLIT=64, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_2_cr2_conv_weight_partial
         # inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(32, 5) - RELU
-        d_inception_concat_2_cr_conv = new((n, 28, 28, 16))
+        d_inception_concat_0_cr_conv_siblings = new((n, 28, 28, 176))
+        d_inception_concat_2_cr_conv = d_inception_concat_0_cr_conv_siblings[..., 160:176]
         conv_grad_input[(triton.cdiv(n * 784, 64), 1)](
             dy_ptr=d_inception_concat_2_cr2_conv, w_ptr=inception_concat_2_cr2_conv_weight,
             bias_ptr=None, dx_ptr=d_inception_concat_2_cr_conv,
             aux=(inception_concat_2_cr_relu_bits,), seed=0, rows=n * 784, H=28, W=28, C=16, K=32,
             P=28, Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1,
-            DILATION_W=1, GROUPS=1, DY_STRIDE=32, DX_STRIDE=16, PERIOD_H=1, PERIOD_W=1,
+            DILATION_W=1, GROUPS=1, DY_STRIDE=32, DX_STRIDE=176, PERIOD_H=1, PERIOD_W=1,
             EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
             num_warps=4, num_stages=3,
         )
         del d_inception_concat_2_cr2_conv
-        # inception3a.cnn:3 conv_grad_weight of CONV(16, 1)
-        d_inception_concat_2_cr_conv_weight = (
-            new((16, 1, 1, 192), dtype=torch.float32).permute(0, 3, 1, 2)
-        )
-        d_inception_concat_2_cr_conv_bias = new((16,), dtype=torch.float32)
-        d_inception_concat_2_cr_conv_weight_partial = new((128, 3088), dtype=torch.float32)
-        conv_grad_weight[(3, 128)](
-            x_ptr=x, dy_ptr=d_inception_concat_2_cr_conv,
-            partial_ptr=d_inception_concat_2_cr_conv_weight_partial, rows=n * 784, H=28, W=28,
-            C=192, K=16, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, DY_STRIDE=16, BIAS=True, SPLIT=128,
-            PRECISION="ieee", BLOCK_M=16, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=2,
-        )
-        sum_partials[(49,)](
-            partial_ptr=d_inception_concat_2_cr_conv_weight_partial,
-            dw_ptr=d_inception_concat_2_cr_conv_weight, db_ptr=d_inception_concat_2_cr_conv_bias,
-            scale_ptr=None, factor_ptr=None, weights=3072, biases=16, SPLIT=128, BLOCK=64,
-            num_warps=4, num_stages=2,
-        )
-        del d_inception_concat_2_cr_conv_weight_partial
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
         d_inception_concat_1_cr2_conv = new((n, 28, 28, 128))
         copy_slice[(triton.cdiv(n * 784, 8), 1)](
@@ -347,67 +328,69 @@ class Inception3aFunction(torch.autograd.Function):
         sum_partials[(1730,)](
             partial_ptr=d_inception_concat_1_cr2_conv_weight_partial,
             dw_ptr=d_inception_concat_1_cr2_conv_weight, db_ptr=d_inception_concat_1_cr2_conv_bias,
-            scale_ptr=None, factor_ptr=None, weights=110592, biases=128, SPLIT=64, BLOCK=64,
-            num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, weights=110592, biases=128, dw_first=0,
+            db_first=110592, width=110720, SPLIT=64, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_1_cr2_conv_weight_partial
         # inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(128, 3) - RELU
-        d_inception_concat_1_cr_conv = new((n, 28, 28, 96))
+        d_inception_concat_1_cr_conv = d_inception_concat_0_cr_conv_siblings[..., 64:160]
         conv_grad_input[(triton.cdiv(n * 784, 64) * 3, 1)](
             dy_ptr=d_inception_concat_1_cr2_conv, w_ptr=inception_concat_1_cr2_conv_weight,
             bias_ptr=None, dx_ptr=d_inception_concat_1_cr_conv,
             aux=(inception_concat_1_cr_relu_bits,), seed=0, rows=n * 784, H=28, W=28, C=96, K=128,
             P=28, Q=28, R=3, S=3, STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1,
-            DILATION_W=1, GROUPS=1, DY_STRIDE=128, DX_STRIDE=96, PERIOD_H=1, PERIOD_W=1,
+            DILATION_W=1, GROUPS=1, DY_STRIDE=128, DX_STRIDE=176, PERIOD_H=1, PERIOD_W=1,
             EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64,
             num_warps=8, num_stages=3,
         )
         del d_inception_concat_1_cr2_conv
-        # inception3a.cnn:3 conv_grad_weight of CONV(96, 1)
-        d_inception_concat_1_cr_conv_weight = (
-            new((96, 1, 1, 192), dtype=torch.float32).permute(0, 3, 1, 2)
-        )
-        d_inception_concat_1_cr_conv_bias = new((96,), dtype=torch.float32)
-        d_inception_concat_1_cr_conv_weight_partial = new((32, 18528), dtype=torch.float32)
-        conv_grad_weight[(9, 32)](
-            x_ptr=x, dy_ptr=d_inception_concat_1_cr_conv,
-            partial_ptr=d_inception_concat_1_cr_conv_weight_partial, rows=n * 784, H=28, W=28,
-            C=192, K=96, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, DY_STRIDE=96, BIAS=True, SPLIT=32,
-            PRECISION="ieee", BLOCK_M=32, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=2,
-        )
-        sum_partials[(290,)](
-            partial_ptr=d_inception_concat_1_cr_conv_weight_partial,
-            dw_ptr=d_inception_concat_1_cr_conv_weight, db_ptr=d_inception_concat_1_cr_conv_bias,
-            scale_ptr=None, factor_ptr=None, weights=18432, biases=96, SPLIT=32, BLOCK=64,
-            num_warps=4, num_stages=2,
-        )
-        del d_inception_concat_1_cr_conv_weight_partial
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
-        d_inception_concat_0_cr_conv = new((n, 28, 28, 64))
+        d_inception_concat_0_cr_conv = d_inception_concat_0_cr_conv_siblings[..., 0:64]
         copy_slice[(triton.cdiv(n * 784, 16), 1)](
             x_ptr=d_inception_concat, y_ptr=d_inception_concat_0_cr_conv, rows=n * 784, channels=64,
-            x_stride=256, x_start=0, y_stride=64, y_start=0, aux=(inception_concat_0_cr_relu_bits,),
-            seed=0, EPILOGUE=relu_gradient_epilogue, ROWS=16, COLS=64, num_warps=4, num_stages=2,
+            x_stride=256, x_start=0, y_stride=176, y_start=0,
+            aux=(inception_concat_0_cr_relu_bits,), seed=0, EPILOGUE=relu_gradient_epilogue,
+            ROWS=16, COLS=64, num_warps=4, num_stages=2,
         )
-        # inception3a.cnn:3 conv_grad_weight of CONV(64, 1)
+        del d_inception_concat_0_cr_conv, d_inception_concat_1_cr_conv, d_inception_concat_2_cr_conv
+        # inception3a.cnn:3 conv_grad_weight of CONV(64, 1) | CONV(96, 1) | CONV(16, 1)
         d_inception_concat_0_cr_conv_weight = (
             new((64, 1, 1, 192), dtype=torch.float32).permute(0, 3, 1, 2)
         )
+        d_inception_concat_1_cr_conv_weight = (
+            new((96, 1, 1, 192), dtype=torch.float32).permute(0, 3, 1, 2)
+        )
+        d_inception_concat_2_cr_conv_weight = (
+            new((16, 1, 1, 192), dtype=torch.float32).permute(0, 3, 1, 2)
+        )
         d_inception_concat_0_cr_conv_bias = new((64,), dtype=torch.float32)
-        d_inception_concat_0_cr_conv_weight_partial = new((128, 12352), dtype=torch.float32)
-        conv_grad_weight[(3, 128)](
-            x_ptr=x, dy_ptr=d_inception_concat_0_cr_conv,
+        d_inception_concat_1_cr_conv_bias = new((96,), dtype=torch.float32)
+        d_inception_concat_2_cr_conv_bias = new((16,), dtype=torch.float32)
+        d_inception_concat_0_cr_conv_weight_partial = new((32, 33968), dtype=torch.float32)
+        conv_grad_weight[(9, 32)](
+            x_ptr=x, dy_ptr=d_inception_concat_0_cr_conv_siblings,
             partial_ptr=d_inception_concat_0_cr_conv_weight_partial, rows=n * 784, H=28, W=28,
-            C=192, K=64, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, DY_STRIDE=64, BIAS=True, SPLIT=128,
+            C=192, K=176, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, DY_STRIDE=176, BIAS=True, SPLIT=32,
             PRECISION="ieee", BLOCK_M=64, BLOCK_N=64, BLOCK_K=64, num_warps=4, num_stages=3,
         )
         sum_partials[(193,)](
             partial_ptr=d_inception_concat_0_cr_conv_weight_partial,
             dw_ptr=d_inception_concat_0_cr_conv_weight, db_ptr=d_inception_concat_0_cr_conv_bias,
-            scale_ptr=None, factor_ptr=None, weights=12288, biases=64, SPLIT=128, BLOCK=64,
-            num_warps=4, num_stages=2,
+            scale_ptr=None, factor_ptr=None, weights=12288, biases=64, dw_first=0, db_first=33792,
+            width=33968, SPLIT=32, BLOCK=64, num_warps=4, num_stages=2,
+        )
+        sum_partials[(290,)](
+            partial_ptr=d_inception_concat_0_cr_conv_weight_partial,
+            dw_ptr=d_inception_concat_1_cr_conv_weight, db_ptr=d_inception_concat_1_cr_conv_bias,
+            scale_ptr=None, factor_ptr=None, weights=18432, biases=96, dw_first=12288,
+            db_first=33856, width=33968, SPLIT=32, BLOCK=64, num_warps=4, num_stages=2,
+        )
+        sum_partials[(49,)](
+            partial_ptr=d_inception_concat_0_cr_conv_weight_partial,
+            dw_ptr=d_inception_concat_2_cr_conv_weight, db_ptr=d_inception_concat_2_cr_conv_bias,
+            scale_ptr=None, factor_ptr=None, weights=3072, biases=16, dw_first=30720,
+            db_first=33952, width=33968, SPLIT=32, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_0_cr_conv_weight_partial
         d_x_7 = None
@@ -422,44 +405,44 @@ class Inception3aFunction(torch.autograd.Function):
                 PERIOD_W=1, EPILOGUE=keep, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=32,
                 num_warps=8, num_stages=3,
             )
-            # inception3a.cnn:3 conv_grad_input of CONV(16, 1)
-            d_x_2 = new((n, 28, 28, 192))
-            conv_grad_input[(triton.cdiv(n * 784, 128) * 3, 1)](
-                dy_ptr=d_inception_concat_2_cr_conv, w_ptr=inception_concat_2_cr_conv_weight,
-                bias_ptr=None, dx_ptr=d_x_2, aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=16,
-                P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-                DILATION_W=1, GROUPS=1, DY_STRIDE=16, DX_STRIDE=192, PERIOD_H=1, PERIOD_W=1,
-                EPILOGUE=keep, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=16, num_warps=8,
-                num_stages=3,
+            # inception3a.cnn:3 stack of CONV(64, 1) | CONV(96, 1) | CONV(16, 1)
+            inception_concat_0_cr_conv_weight_siblings = new((176, 192, 1, 1))
+            copy_slice[(1, 12)](
+                x_ptr=inception_concat_0_cr_conv_weight,
+                y_ptr=inception_concat_0_cr_conv_weight_siblings, rows=1, channels=12288,
+                x_stride=12288, x_start=0, y_stride=12288, y_start=0, aux=(), seed=0, EPILOGUE=keep,
+                ROWS=1, COLS=1024, num_warps=4, num_stages=2,
             )
-            # inception3a.cnn:3 conv_grad_input of CONV(96, 1)
-            d_x_4 = new((n, 28, 28, 192))
-            conv_grad_input[(triton.cdiv(n * 784, 128) * 3, 1)](
-                dy_ptr=d_inception_concat_1_cr_conv, w_ptr=inception_concat_1_cr_conv_weight,
-                bias_ptr=None, dx_ptr=d_x_4, aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=96,
-                P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-                DILATION_W=1, GROUPS=1, DY_STRIDE=96, DX_STRIDE=192, PERIOD_H=1, PERIOD_W=1,
-                EPILOGUE=keep, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=32, num_warps=8,
-                num_stages=3,
+            copy_slice[(1, 18)](
+                x_ptr=inception_concat_1_cr_conv_weight,
+                y_ptr=inception_concat_0_cr_conv_weight_siblings, rows=1, channels=18432,
+                x_stride=18432, x_start=0, y_stride=18432, y_start=12288, aux=(), seed=0,
+                EPILOGUE=keep, ROWS=1, COLS=1024, num_warps=4, num_stages=2,
             )
-            # inception3a.cnn:3 conv_grad_input of CONV(64, 1)
+            copy_slice[(1, 3)](
+                x_ptr=inception_concat_2_cr_conv_weight,
+                y_ptr=inception_concat_0_cr_conv_weight_siblings, rows=1, channels=3072,
+                x_stride=3072, x_start=0, y_stride=3072, y_start=30720, aux=(), seed=0,
+                EPILOGUE=keep, ROWS=1, COLS=1024, num_warps=4, num_stages=2,
+            )
+            # inception3a.cnn:3 conv_grad_input of CONV(64, 1) | CONV(96, 1) | CONV(16, 1)
             d_x_6 = new((n, 28, 28, 192))
             conv_grad_input[(triton.cdiv(n * 784, 128) * 3, 1)](
-                dy_ptr=d_inception_concat_0_cr_conv, w_ptr=inception_concat_0_cr_conv_weight,
-                bias_ptr=None, dx_ptr=d_x_6, aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=64,
-                P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-                DILATION_W=1, GROUPS=1, DY_STRIDE=64, DX_STRIDE=192, PERIOD_H=1, PERIOD_W=1,
-                EPILOGUE=keep, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=64, num_warps=8,
-                num_stages=3,
+                dy_ptr=d_inception_concat_0_cr_conv_siblings,
+                w_ptr=inception_concat_0_cr_conv_weight_siblings, bias_ptr=None, dx_ptr=d_x_6,
+                aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=176, P=28, Q=28, R=1, S=1,
+                STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1,
+                DY_STRIDE=176, DX_STRIDE=192, PERIOD_H=1, PERIOD_W=1, EPILOGUE=keep,
+                PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=3,
             )
-            # inception3a.cnn:8 maxpool_gradient_add_add_add of POOL(3, S=1, P=half) - CONV(16, 1...
+            del inception_concat_0_cr_conv_weight_siblings
+            # inception3a.cnn:8 maxpool_gradient_add of POOL(3, S=1, P=half) - CONV(64, 1)
             d_x_7 = new((n, 28, 28, 192))
             max_pool_gradient[(triton.cdiv(n * 784, 8), 2)](
                 dy_ptr=d_inception_concat_3_pool, index_ptr=inception_concat_3_pool_index,
-                dx_ptr=d_x_7, rows=n * 784, aux=(d_x_2, d_x_4, d_x_6), seed=0,
-                EPILOGUE=add_add_add_epilogue, H=28, W=28, C=192, OH=28, OW=28, KH=3, KW=3, SH=1,
-                SW=1, PT=1, PL=1, DY_STRIDE=192, DX_STRIDE=192, ROWS=8, COLS=128, num_warps=4,
-                num_stages=2,
+                dx_ptr=d_x_7, rows=n * 784, aux=(d_x_6,), seed=0, EPILOGUE=add_epilogue, H=28, W=28,
+                C=192, OH=28, OW=28, KH=3, KW=3, SH=1, SW=1, PT=1, PL=1, DY_STRIDE=192,
+                DX_STRIDE=192, ROWS=8, COLS=128, num_warps=4, num_stages=2,
             )
         return (
             None, d_x_7, d_inception_concat_0_cr_conv_weight, d_inception_concat_0_cr_conv_bias,
@@ -509,16 +492,12 @@ def relu_gradient_epilogue(acc, offsets, column, mask, aux, seed):
     return after_relu_gradient
 
 
-# inception3a.cnn:8 maxpool_gradient_add_add_add of POOL(3, S=1, P=half) - CONV(16, 1) - CONV(96,...
+# inception3a.cnn:8 maxpool_gradient_add of POOL(3, S=1, P=half) - CONV(64, 1)
 @triton.jit
-def add_add_add_epilogue(acc, offsets, column, mask, aux, seed):
+def add_epilogue(acc, offsets, column, mask, aux, seed):
     operand0 = tl.load(aux[0] + offsets, mask=mask, other=0.0).to(tl.float32)
     after_add = acc + operand0
-    operand1 = tl.load(aux[1] + offsets, mask=mask, other=0.0).to(tl.float32)
-    after_add2 = after_add + operand1
-    operand2 = tl.load(aux[2] + offsets, mask=mask, other=0.0).to(tl.float32)
-    after_add3 = after_add2 + operand2
-    return after_add3
+    return after_add
 
 
 # ---- loop nests, channels last -------------------------------------------------------------------
@@ -950,20 +929,25 @@ def sum_partials(
     factor_ptr,
     weights,
     biases,
+    dw_first,
+    db_first,
+    width,
     SPLIT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """dw[w] = sum over i < SPLIT of partial[i, w], w < weights; db likewise from what follows.
+    """dw[w] = sum over i < SPLIT of partial[i, dw_first + w], w < weights; db likewise from
+    db_first on.
 
-    partial (SPLIT, weights + biases) fp32, dw (weights) fp32 in the same order, db (biases) fp32 or
-    None, and then biases is 0. SPLIT is a power of two: the sum is one tree, the same in every run.
+    partial (SPLIT, width) fp32, dw (weights) fp32 in the same order, db (biases) fp32 or None, and
+    then biases is 0. SPLIT is a power of two: the sum is one tree, the same in every run.
     All is multiplied by scale[0] * factor[0], fp32, unless scale is None.
     """
     size = weights + biases
     element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     split = tl.arange(0, SPLIT).to(tl.int64)
+    column = tl.where(element < weights, dw_first, db_first - weights) + element
     parts = tl.load(
-        partial_ptr + split[:, None] * size + element[None, :],
+        partial_ptr + split[:, None] * width + column[None, :],
         mask=(element < size)[None, :],
         other=0.0,
     )
@@ -1773,20 +1757,24 @@ class Network(nn.Module):
                 module, name = owner_of(self, path)
                 module.register_buffer(name, started(*row).to(device), persistent=saved)
 
-    def compute_dtype(self, x: Tensor) -> torch.dtype:
-        """What this call computes in."""
+    def compute_dtype(self, x: Tensor, parameter: Tensor | None = None) -> torch.dtype:
+        """What this call computes in. parameter: the first, if the caller has it at hand."""
         if torch.is_autocast_enabled(x.device.type):
             return torch.get_autocast_dtype(x.device.type)
-        parameter = next(self.parameters(), None)
+        if parameter is None:
+            parameter = next(self.parameters(), None)
         if parameter is None or parameter.dtype == torch.float32:
             return self.dtype
         return parameter.dtype
 
     def weights(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """Parameters and constants by path, in ``dtype``."""
-        learned = parameters_of(self)
-        weights = {path: learned[path].to(dtype) for path in self.TABLE}
-        return weights | {path: self.get_buffer(path).to(dtype) for path in self.CONSTANTS}
+        weights: dict[str, Tensor] = {**parameters_of(self)}
+        for path in self.CONSTANTS:
+            weights[path] = self.get_buffer(path)
+        if dtype == torch.float32 and all(w.dtype == dtype for w in weights.values()):
+            return weights
+        return {path: weight.to(dtype) for path, weight in weights.items()}
 
     def tensors(self) -> list[Tensor]:
         """All that the network owns: parameters, running statistics, constants."""
@@ -1900,11 +1888,13 @@ class Network(nn.Module):
                 f"{layer} needs more than one value per channel in training, so at least "
                 f"{smallest} samples, got {len(checked[0])}: give more, or call .eval() first"
             )
-        for parameter in parameters_of(self).values():
-            if parameter.device != checked[0].device:
-                places = f"the input is on {checked[0].device}, the network on {parameter.device}"
+        device = checked[0].device
+        parameters = list(parameters_of(self).values())
+        for parameter in parameters:
+            if parameter.device != device:
+                places = f"the input is on {device}, the network on {parameter.device}"
                 raise ValueError(f"{places}: move one of them with .to(device)")
-        dtype = self.compute_dtype(checked[0])
+        dtype = self.compute_dtype(checked[0], parameters[0] if parameters else None)
         return [x.to(dtype) for x in checked]
 
     def _outputs(self, inputs: list[Tensor]) -> dict[str, Tensor]:

@@ -57,7 +57,7 @@ def infer(
         a_ptr=stack2_0_fc_flatten, b_ptr=stack2_0_fc_weight, bias_ptr=stack2_0_fc_bias,
         y_ptr=stack2_0_relu, row_sum_ptr=None, aux=(), seed=0, rows=n, depth=400, COLUMNS=120,
         A_ROW=400, A_DEPTH=1, B_DEPTH=1, B_COLUMN=400, EPILOGUE=relu_epilogue, PRECISION="ieee",
-        BLOCK_M=64, BLOCK_N=128, BLOCK_K=16, num_warps=4, num_stages=3,
+        BLOCK_M=64, BLOCK_N=128, BLOCK_K=64, num_warps=4, num_stages=3,
     )
     del stack2_0_fc_flatten
     # lenet5.cnn:6 FC(84) - RELU
@@ -128,7 +128,7 @@ class LeNet5Function(torch.autograd.Function):
             a_ptr=stack2_0_fc_flatten, b_ptr=stack2_0_fc_weight, bias_ptr=stack2_0_fc_bias,
             y_ptr=stack2_0_relu, row_sum_ptr=None, aux=(), seed=0, rows=n, depth=400, COLUMNS=120,
             A_ROW=400, A_DEPTH=1, B_DEPTH=1, B_COLUMN=400, EPILOGUE=relu_epilogue, PRECISION="ieee",
-            BLOCK_M=64, BLOCK_N=128, BLOCK_K=16, num_warps=4, num_stages=3,
+            BLOCK_M=64, BLOCK_N=128, BLOCK_K=64, num_warps=4, num_stages=3,
         )
         # lenet5.cnn:6 FC(84) - RELU
         stack2_1_relu = new((n, 84))
@@ -256,7 +256,7 @@ class LeNet5Function(torch.autograd.Function):
         sum_partials[(38,)](
             partial_ptr=d_stack_1_conv_weight_partial, dw_ptr=d_stack_1_conv_weight,
             db_ptr=d_stack_1_conv_bias, scale_ptr=None, factor_ptr=None, weights=2400, biases=16,
-            SPLIT=32, BLOCK=64, num_warps=4, num_stages=2,
+            dw_first=0, db_first=2400, width=2416, SPLIT=32, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_stack_1_conv_weight_partial
         # lenet5.cnn:5 conv_grad_input_relu_gradient of CONV(16, F=5, P=0) - RELU
@@ -292,7 +292,7 @@ class LeNet5Function(torch.autograd.Function):
         sum_partials[(3,)](
             partial_ptr=d_stack_0_conv_weight_partial, dw_ptr=d_stack_0_conv_weight,
             db_ptr=d_stack_0_conv_bias, scale_ptr=None, factor_ptr=None, weights=150, biases=6,
-            SPLIT=128, BLOCK=64, num_warps=4, num_stages=2,
+            dw_first=0, db_first=150, width=156, SPLIT=128, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_stack_0_conv_weight_partial
         d_x = None
@@ -990,20 +990,25 @@ def sum_partials(
     factor_ptr,
     weights,
     biases,
+    dw_first,
+    db_first,
+    width,
     SPLIT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """dw[w] = sum over i < SPLIT of partial[i, w], w < weights; db likewise from what follows.
+    """dw[w] = sum over i < SPLIT of partial[i, dw_first + w], w < weights; db likewise from
+    db_first on.
 
-    partial (SPLIT, weights + biases) fp32, dw (weights) fp32 in the same order, db (biases) fp32 or
-    None, and then biases is 0. SPLIT is a power of two: the sum is one tree, the same in every run.
+    partial (SPLIT, width) fp32, dw (weights) fp32 in the same order, db (biases) fp32 or None, and
+    then biases is 0. SPLIT is a power of two: the sum is one tree, the same in every run.
     All is multiplied by scale[0] * factor[0], fp32, unless scale is None.
     """
     size = weights + biases
     element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     split = tl.arange(0, SPLIT).to(tl.int64)
+    column = tl.where(element < weights, dw_first, db_first - weights) + element
     parts = tl.load(
-        partial_ptr + split[:, None] * size + element[None, :],
+        partial_ptr + split[:, None] * width + column[None, :],
         mask=(element < size)[None, :],
         other=0.0,
     )
@@ -1804,16 +1809,17 @@ def conv_grad_weight_at(
 
 @triton.jit
 def sum_partials_at(
-    place_0, partial_ptr, dw_ptr, db_ptr, scale_ptr, factor_ptr, weights, biases,
-    SPLIT: tl.constexpr, BLOCK: tl.constexpr,
+    place_0, partial_ptr, dw_ptr, db_ptr, scale_ptr, factor_ptr, weights, biases, dw_first,
+    db_first, width, SPLIT: tl.constexpr, BLOCK: tl.constexpr,
 ):
     """`sum_partials`, as the program at this place of its grid."""
     place_0 = tl.full((), place_0, tl.int32)
     size = weights + biases
     element = place_0 * BLOCK + tl.arange(0, BLOCK)
     split = tl.arange(0, SPLIT).to(tl.int64)
+    column = tl.where(element < weights, dw_first, db_first - weights) + element
     parts = tl.load(
-        partial_ptr + split[:, None] * size + element[None, :],
+        partial_ptr + split[:, None] * width + column[None, :],
         mask=(element < size)[None, :],
         other=0.0,
     )
@@ -1909,7 +1915,7 @@ def samples_pass(
             bias_ptr=stack2_0_fc_bias_ptr, y_ptr=kept_ptr + (total * 1984 + first * 120),
             row_sum_ptr=None, aux=(), seed=0, rows=n, depth=400, COLUMNS=120, A_ROW=400, A_DEPTH=1,
             B_DEPTH=1, B_COLUMN=400, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=16,
-            BLOCK_N=128, BLOCK_K=16,
+            BLOCK_N=128, BLOCK_K=64,
         )
     tl.debug_barrier()
     # lenet5.cnn:6 FC(84) - RELU
@@ -2106,14 +2112,15 @@ def scaling_pass(
         sum_partials_at(
             place, partial_ptr=d_stack_0_conv_weight_partial_ptr, dw_ptr=d_stack_0_conv_weight_ptr,
             db_ptr=d_stack_0_conv_bias_ptr, scale_ptr=scale_ptr, factor_ptr=d_loss_ptr, weights=150,
-            biases=6, SPLIT=128, BLOCK=64,
+            biases=6, dw_first=0, db_first=150, width=156, SPLIT=128, BLOCK=64,
         )
     elif place < 41:
         # lenet5.cnn:5 conv_grad_weight of CONV(16, F=5, P=0)
         sum_partials_at(
             place - 3, partial_ptr=d_stack_1_conv_weight_partial_ptr,
             dw_ptr=d_stack_1_conv_weight_ptr, db_ptr=d_stack_1_conv_bias_ptr, scale_ptr=scale_ptr,
-            factor_ptr=d_loss_ptr, weights=2400, biases=16, SPLIT=32, BLOCK=64,
+            factor_ptr=d_loss_ptr, weights=2400, biases=16, dw_first=0, db_first=2400, width=2416,
+            SPLIT=32, BLOCK=64,
         )
     elif place < 88:
         # lenet5.cnn:6 fc_grad_weight of FC(120)
@@ -2759,20 +2766,24 @@ class Network(nn.Module):
                 module, name = owner_of(self, path)
                 module.register_buffer(name, started(*row).to(device), persistent=saved)
 
-    def compute_dtype(self, x: Tensor) -> torch.dtype:
-        """What this call computes in."""
+    def compute_dtype(self, x: Tensor, parameter: Tensor | None = None) -> torch.dtype:
+        """What this call computes in. parameter: the first, if the caller has it at hand."""
         if torch.is_autocast_enabled(x.device.type):
             return torch.get_autocast_dtype(x.device.type)
-        parameter = next(self.parameters(), None)
+        if parameter is None:
+            parameter = next(self.parameters(), None)
         if parameter is None or parameter.dtype == torch.float32:
             return self.dtype
         return parameter.dtype
 
     def weights(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """Parameters and constants by path, in ``dtype``."""
-        learned = parameters_of(self)
-        weights = {path: learned[path].to(dtype) for path in self.TABLE}
-        return weights | {path: self.get_buffer(path).to(dtype) for path in self.CONSTANTS}
+        weights: dict[str, Tensor] = {**parameters_of(self)}
+        for path in self.CONSTANTS:
+            weights[path] = self.get_buffer(path)
+        if dtype == torch.float32 and all(w.dtype == dtype for w in weights.values()):
+            return weights
+        return {path: weight.to(dtype) for path, weight in weights.items()}
 
     def tensors(self) -> list[Tensor]:
         """All that the network owns: parameters, running statistics, constants."""
@@ -2886,11 +2897,13 @@ class Network(nn.Module):
                 f"{layer} needs more than one value per channel in training, so at least "
                 f"{smallest} samples, got {len(checked[0])}: give more, or call .eval() first"
             )
-        for parameter in parameters_of(self).values():
-            if parameter.device != checked[0].device:
-                places = f"the input is on {checked[0].device}, the network on {parameter.device}"
+        device = checked[0].device
+        parameters = list(parameters_of(self).values())
+        for parameter in parameters:
+            if parameter.device != device:
+                places = f"the input is on {device}, the network on {parameter.device}"
                 raise ValueError(f"{places}: move one of them with .to(device)")
-        dtype = self.compute_dtype(checked[0])
+        dtype = self.compute_dtype(checked[0], parameters[0] if parameters else None)
         return [x.to(dtype) for x in checked]
 
     def _outputs(self, inputs: list[Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,332 @@
+"""conv(x, v), conv(x, w) => parts of conv(x, [v; w]), for 1x1 convolutions.
+
+Convolutions of one input that meet every pixel by itself are one product of matrices: x is read
+once for all of them, and once for the gradients of their weights; the gradient to x is one product
+instead of a sum. The parameters stay what they are: a launch for each puts the filters one behind
+the other, and every gradient is summed into a tensor of its own. What lies between is found in
+channels of wider tensors, which `place_slices` sees to.
+
+Assumes split layers and a differentiated graph. Forward it merges convolutions in front of BN, and
+statistics of all their channels begin in the one kernel; without BN their activations belong into
+their epilogues, each of which stores elsewhere, and gradients only are merged. Leaves alone those
+whose channels fill no whole vectors of memory, and small networks without BN, which have fewer
+launches as they are (`step_at_once`).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from convdsl.ir.builder import Builder
+from convdsl.ir.graph import Graph, Node, Origin, Value
+from convdsl.ir.op import Op
+from convdsl.ops._batch_norm import BatchStatistics, NormalizeGradient
+from convdsl.ops._conv_gradients import ConvGradInput, ConvGradWeight
+from convdsl.ops._conv_layer import Convolution
+from convdsl.ops._convolution import Geometry
+from convdsl.ops._siblings import Part, SiblingConv, SiblingGradWeight, SiblingStatistics
+from convdsl.ops._stack import Stack
+from convdsl.ops.add import Add
+from convdsl.ops.concat import Concat, Slice, starts
+from convdsl.passes.place_slices import is_aligned
+from convdsl.passes.rewrite import substitute, substitute_results
+from convdsl.passes.step_at_once import MOST_BYTES
+
+#: elements of a sample of x, without BN: with its gradient they are too many for a step at once
+LEAST_ELEMENTS = MOST_BYTES // 4 // 2
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One of the convolutions, and what stands behind it in both parts of the graph.
+
+    statistics, normalize: of BN, and what makes the gradient of the convolution's output there.
+    to_input, to_weight: what reads that gradient.
+    """
+
+    conv: Node
+    geometry: Geometry
+    statistics: Node | None = None
+    normalize: Node | None = None
+    to_input: Node | None = None
+    to_weight: Node | None = None
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What must be the same in all members."""
+        found = (self.normalize, self.to_input, self.to_weight)
+        bias = len(self.conv.parameters) > 1
+        statistics = self.statistics and self.statistics.op
+        return self.conv.inputs[0], bias, statistics, *(node is None for node in found)
+
+    @property
+    def dy(self) -> Value | None:
+        """The gradient of the convolution's output, if anybody asks for it."""
+        readers = (node for node in (self.to_weight, self.to_input) if node)
+        return next((node.inputs[-1] for node in readers), None)
+
+
+def merge_siblings(graph: Graph) -> Graph:
+    """The graph with one convolution in place of every family of siblings."""
+    return _Merger(graph).merged()
+
+
+class _Merger:
+    """One run over a graph. Takes nodes out and puts others in, all by the places they stood at."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.users, self.results = graph, graph.users(), graph.results()
+        self.place = {
+            id(n): i for part in (graph.nodes, graph.backward) for i, n in enumerate(part)
+        }
+        self.owned = {parameter.value for parameter in graph.parameters}
+        self.gradients = dict(graph.gradients)
+        self.made = {value: node for node in graph.all_nodes for value in node.outputs}
+        taken = {v.name for n in graph.all_nodes for v in (*n.operands, *n.outputs)}
+        self.build = Builder(taken | {v.name for v in (*graph.inputs, *self.owned)})
+        self.dropped: set[int] = set()
+        self.put: dict[int, list[Node]] = {}
+        #: by the first convolution of a family: weight, output and means of all together
+        self.together: dict[Value, tuple[Value, Value, Value | None]] = {}
+        #: terms of a sum that another term now holds
+        self.absorbed: set[Value] = set()
+
+    def merged(self) -> Graph:
+        families: dict[tuple[object, ...], list[_Member]] = {}
+        for node in self.graph.nodes:
+            if (member := self.member(node)) is not None:
+                families.setdefault(member.kind, []).append(member)
+        found = [members for members in families.values() if self.is_family(members)]
+        if not found:
+            return self.graph
+        for members in found:
+            self.forward(members)
+            self.backward(members)
+        nodes = list(self.rewritten(self.graph.nodes))
+        mapping: dict[Value, Value] = {}
+        backward: list[Node] = []
+        for node in self.rewritten(self.graph.backward):
+            node = substitute(node, mapping)
+            kept = [v for v in node.inputs if v not in self.absorbed]
+            if isinstance(node.op, Add) and len(kept) < len(node.inputs):
+                mapping[node.output] = kept[0] if kept else node.inputs[0]
+            else:
+                backward.append(node)
+        return substitute_results(self.graph, mapping).with_nodes(nodes, backward)
+
+    def rewritten(self, nodes: Iterable[Node]) -> Iterator[Node]:
+        for node in nodes:
+            yield from self.put.get(id(node), ())
+            if id(node) not in self.dropped:
+                yield node
+
+    # ---- who is a sibling
+
+    def member(self, conv: Node) -> _Member | None:
+        """The convolution with what is behind it, if all of that can be merged."""
+        if not isinstance(conv.op, Convolution) or conv.output in self.results:
+            return None
+        geometry = conv.op.geometry(conv.inputs[0].type)
+        if not geometry.is_product or not is_aligned(geometry.y.channels):
+            return None
+        if self.owned.isdisjoint(conv.parameters[:1]):
+            return None
+        y, readers = conv.output, self.users.get(conv.output, [])
+        found = [n for n in readers if isinstance(n.op, BatchStatistics)]
+        if not found:
+            return self.without_statistics(_Member(conv, geometry))
+        # statistics that another use of the layer has moved have an order
+        if len(found) != 1 or not self.owned.issuperset((*conv.parameters, *found[0].parameters)):
+            return None
+        member = _Member(conv, geometry, found[0])
+        behind = [n for n in readers if isinstance(n.op, NormalizeGradient) and n.inputs[1] == y]
+        if not behind:
+            return member
+        (normalize, *others) = behind
+        if others or not self.may_lie(normalize.inputs[0]):
+            return None
+        return self.with_gradients(replace(member, normalize=normalize), normalize.output)
+
+    def without_statistics(self, member: _Member) -> _Member | None:
+        """A member of which gradients only are merged."""
+        x, weight = member.conv.inputs[0], member.conv.parameters[0]
+        to_weight = self.made.get(self.gradients.get(weight, weight))
+        if x.type.elements < LEAST_ELEMENTS or to_weight is None or to_weight.inputs[0] != x:
+            return None
+        dy = to_weight.inputs[-1]
+        found = self.with_gradients(member, dy) if self.may_lie(dy) else None
+        return found if found and found.to_weight is to_weight else None
+
+    def may_lie(self, gradient: Value) -> bool:
+        """In a wider tensor: it does not already, and is no view of another."""
+        maker = self.made.get(gradient)
+        if maker is None or gradient in self.results or isinstance(maker.op, Slice):
+            return False
+        return not maker.op.is_view(maker.inputs[0].type)
+
+    def with_gradients(self, member: _Member, dy: Value) -> _Member | None:
+        """The member with the readers of ``dy``, if they are its convolution's gradients only."""
+        if dy in self.results:
+            return None
+        to_input, to_weight = None, None
+        for reader in self.users.get(dy, []):
+            if type(reader.op) is ConvGradInput and to_input is None:
+                to_input = reader
+            elif type(reader.op) is ConvGradWeight and to_weight is None:
+                to_weight = reader
+            else:
+                return None
+        return replace(member, to_input=to_input, to_weight=to_weight)
+
+    def is_family(self, members: Sequence[_Member]) -> bool:
+        if len(members) < 2:
+            return False
+        gradients = [m.normalize.inputs[0] if m.normalize else m.dy for m in members]
+        if any(gradients) and len(set(gradients)) < len(gradients):
+            return False
+        return self.can_add(members) and self.can_wait(members)
+
+    def can_add(self, members: Sequence[_Member]) -> bool:
+        """All gradients to the input are terms of one sum."""
+        terms = [m.to_input.output for m in members if m.to_input]
+        if not terms:
+            return True
+        last = self.last([m.to_input for m in members if m.to_input]).output
+        sums = set(self.sums(last))
+        return all(
+            term == last or (term not in self.results and not sums.isdisjoint(self.sums(term)))
+            for term in terms
+        )
+
+    def sums(self, term: Value) -> Iterator[Value]:
+        """The sums that the term goes into, while nothing else is done with them."""
+        while term not in self.results and len(readers := self.users.get(term, [])) == 1:
+            (reader,) = readers
+            if not isinstance(reader.op, Add) or len(reader.inputs) != 2:
+                return
+            term = reader.output
+            yield term
+
+    def can_wait(self, members: Sequence[_Member]) -> bool:
+        """Nobody reads a gradient of a weight before the last of them is made."""
+        nodes = [m.to_weight for m in members if m.to_weight]
+        if not nodes:
+            return True
+        last = self.place[id(self.last(nodes))]
+        made = (value for node in nodes for value in node.outputs)
+        readers = (reader for value in made for reader in self.users.get(value, []))
+        return all(self.place[id(reader)] > last for reader in readers)
+
+    def last(self, nodes: Iterable[Node]) -> Node:
+        return max(nodes, key=lambda node: self.place[id(node)])
+
+    # ---- what they become
+
+    def forward(self, members: Sequence[_Member]) -> None:
+        """One convolution where the first stood, and statistics of all its channels."""
+        first = members[0]
+        convs, found = [m.conv for m in members], [m.statistics for m in members if m.statistics]
+        if not found:
+            return
+        self.begin([*convs, *found])
+        self.build.origin = _together(convs)
+        geometry = _wider([m.geometry for m in members])
+        parameters = zip(*(conv.parameters for conv in convs), strict=True)
+        stacks = [self.stack(values) for values in parameters]
+        name = f"{first.conv.output.name}_siblings"
+        (y,) = self.build.add(SiblingConv(geometry), first.conv.inputs[0], *stacks, names=(name,))
+        self.build.origin = _together(found)
+        one = found[0].op
+        assert isinstance(one, BatchStatistics)
+        channels = tuple(m.geometry.y.channels for m in members)
+        op = SiblingStatistics(one.momentum, one.eps, channels)
+        owned = tuple(v for node in found for v in node.parameters)
+        outputs = tuple(v for node in found for v in node.outputs)
+        self.build.nodes.append(Node(op, (y,), owned, outputs, self.build.origin))
+        # here, not where it is read, so that what is saved are whole tensors
+        means = [m.normalize.inputs[2] for m in members if m.normalize]
+        self.together[first.conv.output] = (stacks[0], y, self.stack(means) if means else None)
+        parts = [conv.output for conv in convs]
+        for conv, start in zip(convs, starts(parts), strict=True):
+            part = Part(start, conv.output.type.channels)
+            self.build.nodes.append(Node(part, (y,), (), conv.outputs, conv.origin))
+        self.end(first.conv)
+
+    def backward(self, members: Sequence[_Member]) -> None:
+        """The gradients of all, each where the last of them stood."""
+        to_input = [m.to_input for m in members if m.to_input]
+        to_weight = [m.to_weight for m in members if m.to_weight]
+        if not to_input and not to_weight:
+            return
+        geometry = _wider([m.geometry for m in members])
+        ends = [self.last(nodes) for nodes in (to_input, to_weight) if nodes]
+        dy, weight = self.incoming(members, min(ends, key=lambda node: self.place[id(node)]))
+        if to_input:
+            self.begin(to_input)
+            last = self.last(to_input)
+            op: Op = ConvGradInput(geometry)
+            self.add(op, (dy, weight), last.outputs, _together(to_input))
+            self.absorbed |= {node.output for node in to_input} - {last.output}
+            self.end(last)
+        if to_weight:
+            self.begin(to_weight)
+            filters = tuple(m.geometry.y.channels for m in members)
+            op = SiblingGradWeight(geometry, len(to_weight[0].outputs) > 1, filters)
+            outputs = [
+                v for made in zip(*(n.outputs for n in to_weight), strict=True) for v in made
+            ]
+            self.add(op, (to_weight[0].inputs[0], dy), tuple(outputs), _together(to_weight))
+            self.end(self.last(to_weight))
+
+    def incoming(self, members: Sequence[_Member], before: Node) -> tuple[Value, Value]:
+        """The gradient of all outputs together, ready before that node; and the filters."""
+        normalize = [m.normalize for m in members if m.normalize]
+        self.begin(normalize)
+        if not normalize:
+            self.build.origin = _together([m.conv for m in members])
+            parts = [m.dy for m in members if m.dy]
+            (dy,) = self.build.add(Concat(), *parts, names=(f"{parts[0].name}_siblings",))
+            weight = self.stack([m.conv.parameters[0] for m in members])
+        else:
+            weight, y, mean = self.together[members[0].conv.output]
+            self.build.origin = normalize[0].origin
+            (one, _, _, *vectors) = zip(*(node.inputs for node in normalize), strict=True)
+            (g,) = self.build.add(Concat(), *one, names=(f"{one[0].name}_siblings",))
+            assert mean is not None
+            stacks = [self.stack(values) for values in vectors]
+            name = f"{normalize[0].output.name}_siblings"
+            op = NormalizeGradient()
+            (dy,) = self.build.add(op, g, y, mean, *stacks, names=(name,))
+        self.end(before)
+        return dy, weight
+
+    def add(
+        self, op: Op, inputs: tuple[Value, ...], outputs: tuple[Value, ...], origin: Origin
+    ) -> None:
+        """A node that makes values that are there already."""
+        self.build.nodes.append(Node(op, inputs, (), outputs, origin))
+
+    def stack(self, values: Sequence[Value]) -> Value:
+        (made,) = self.build.add(Stack(), *values, names=(f"{values[0].name}_siblings",))
+        return made
+
+    def begin(self, gone: Iterable[Node]) -> None:
+        """New nodes will be put in place of these."""
+        self.build.nodes = []
+        self.dropped |= {id(node) for node in gone}
+
+    def end(self, before: Node) -> None:
+        self.put.setdefault(id(before), []).extend(self.build.nodes)
+
+
+def _wider(geometries: Sequence[Geometry]) -> Geometry:
+    """All their filters on the same input."""
+    one = geometries[0]
+    filters = sum(geometry.weight[0] for geometry in geometries)
+    y = one.y.with_shape(filters, *one.y.spatial)
+    return replace(one, y=y, weight=(filters, *one.weight[1:]))
+
+
+def _together(nodes: Sequence[Node]) -> Origin:
+    """Where the first stands, with the texts of all."""
+    texts = dict.fromkeys(node.origin.text for node in nodes)
+    return replace(nodes[0].origin, text=" | ".join(texts))

@@ -1,0 +1,1 @@
+"""Data sets: a reader a file, and what all of them give, `Data`."""

@@ -1,0 +1,79 @@
+"""One picture file -> a uint8 tensor in the channels and the size that a network reads."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageFile, ImageOps
+from torch import Tensor
+
+from convdsl.train.data.parts import Shape
+from convdsl.train.problem import TrainingError
+
+#: endings of files that count as pictures
+ENDINGS = frozenset(
+    ".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()  # noqa: SIM905
+)
+MODES = {1: "L", 3: "RGB"}
+#: modes of 16 and more bits a pixel, which Pillow would cut off at 255
+_DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+
+
+class BadPictureError(ValueError):
+    """A file that cannot be decoded; the text says why."""
+
+
+def mode_for(shape: Shape) -> str:
+    """Pillow's mode for an input shape (C, H, W). Raises TrainingError where there is none."""
+    if len(shape) != 3 or shape[0] not in MODES:
+        raise TrainingError(
+            "E412",
+            f"the network reads {'x'.join(map(str, shape))}, pictures have 1 or 3 channels",
+            "give the network an input such as 3@64x64, or arrays in an npz: file",
+        )
+    return MODES[shape[0]]
+
+
+def decode(path: Path, shape: Shape) -> Tensor:
+    """uint8 (C, H, W): turned upright as EXIF says, scaled to cover the size, cut in the middle.
+
+    Of animations the first frame. Raises BadPictureError for what cannot be decoded whole,
+    Pillow's limit on pixels included.
+    """
+    mode, size = mode_for(shape), (shape[2], shape[1])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.format == "JPEG" and image.width > 2 * size[0]:
+                    image.draft(mode, (2 * size[0], 2 * size[1]))
+                upright = ImageOps.exif_transpose(image)
+                fitted = ImageOps.fit(_eight_bits(upright, mode), size, Image.Resampling.BILINEAR)
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+        raise BadPictureError(_why(error)) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadPictureError("it has more pixels than is safe to unpack") from error
+    pixels = np.array(fitted, dtype=np.uint8)
+    return torch.from_numpy(pixels.reshape(size[1], size[0], shape[0])).movedim(2, 0).contiguous()
+
+
+def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode in _DEEP:
+        numbers = np.array(image, dtype=np.int64)
+        deep = 1 if numbers.max(initial=0) < 256 else 257  # 65535 / 255
+        image = Image.fromarray((numbers.clip(0, 65535) // deep).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert(mode)
+
+
+def _why(error: BaseException) -> str:
+    text = str(error)
+    if "cannot identify" in text:
+        return "it is no picture"
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+# a picture cut off half-way is an error, never a grey lower half
+ImageFile.LOAD_TRUNCATED_IMAGES = False

@@ -1,0 +1,199 @@
+"""One run of Lightning's Trainer on a network and a data set, with what convdsl adds to it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from convdsl._version import __version__
+from convdsl.train import program
+from convdsl.train.augment import check_kinds
+from convdsl.train.batches import Batches
+from convdsl.train.data.normalise import Normalisation, measure
+from convdsl.train.data.parts import Data, Request
+from convdsl.train.history import History
+from convdsl.train.keeper import InterruptedRun, Keeper, Storage
+from convdsl.train.lightning import EarlyStopping, EMAWeightAveraging, pl
+from convdsl.train.lit import LitNetwork
+from convdsl.train.memory import memory_advice
+from convdsl.train.problem import TrainingError
+from convdsl.train.progress import Progress
+from convdsl.train.random_numbers import mixed
+from convdsl.train.recipe import Recipe
+from convdsl.train.resume import check_same
+from convdsl.train.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run runs. devices: how many, or "auto" for all there are."""
+
+    devices: int | str = 1
+    nodes: int = 1
+    strategy: str = "auto"
+    accelerator: str = "auto"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run is made of, beside network, data and recipe.
+
+    folder: None writes nothing. saved: the checkpoint to go on from, and its content. force: go
+    on although it is of another program. streams: where to tell how it goes. name: stands before
+    what is told.
+    """
+
+    place: Place = Place()
+    folder: RunFolder | None = None
+    saved: tuple[Path, dict[str, Any]] | None = None
+    force: bool = False
+    streams: Sequence[TextIO] = ()
+    name: str = ""
+    tensorboard: bool = False
+
+
+def is_lead() -> bool:
+    """Of the processes of a run this is the one that writes."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    return not getattr(rank_zero_only, "rank", 0)
+
+
+class _Loaders(pl.LightningDataModule):
+    """The batches of both parts, once it is known which process this is."""
+
+    def __init__(self, data: Data, recipe: Recipe, least: int) -> None:
+        super().__init__()
+        self.data, self.recipe, self.least = data, recipe, least
+
+    def steps(self) -> int:
+        """Of an epoch."""
+        return len(self._batches(True))
+
+    def _batches(self, train: bool) -> Batches:
+        trainer: Any = self.trainer
+        return Batches(
+            self.data.train if train else self.data.test,
+            self.recipe.batch,
+            seed=mixed(self.recipe.seed, 1),
+            shuffle=train,
+            least=self.least,
+            rank=trainer.global_rank if trainer else 0,
+            world=trainer.world_size if trainer else 1,
+        )
+
+    def train_dataloader(self) -> Batches:
+        return self._batches(True)
+
+    def val_dataloader(self) -> Batches:
+        return self._batches(False)
+
+
+def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: Setting) -> History:
+    """Train to the end. Raises TrainingError, and InterruptedRun when told to stop."""
+    network, folder = lit.network, setting.folder
+    least, layer = network.SMALLEST_BATCH
+    if min(recipe.batch, len(data.train)) < least:
+        raise TrainingError(
+            "E416",
+            f"{layer} needs batches of at least {least} samples in training, "
+            f"got {min(recipe.batch, len(data.train))}",
+            f"--batch {least} or more",
+        )
+    kinds = data.augment if recipe.augment is None else recipe.augment
+    shapes = list(request.inputs.values())
+    channels = shapes[0][0] if len(shapes) == 1 and len(shapes[0]) == 3 else 0
+    check_kinds(kinds, channels, bool(request.label[1]))
+    model = _described(lit, data, request, recipe, setting)
+    lit.normalisation = tuple(Normalisation.from_json(n) for n in model["normalisation"])
+    lit.augment = kinds
+    loaders = _Loaders(data, recipe, least)
+    lit.steps = recipe.epochs * loaders.steps()
+    history = History(
+        folder=None if folder is None else folder.path, notes=data.notes, network=network, data=data
+    )
+    shown = Progress(setting.streams, recipe.epochs, recipe.batch, setting.name)
+    keeper = Keeper(history, folder, model, len(data.train), recipe.save_every, shown.show)
+    stopper = EarlyStopping("val_loss", patience=max(1, recipe.early_stop), check_finite=False)
+    callbacks = [
+        shown,
+        keeper,
+        *([stopper] if recipe.early_stop else []),
+        *([EMAWeightAveraging(decay=recipe.ema)] if recipe.ema else []),
+    ]
+    trainer = _trainer(recipe, setting.place, callbacks, folder if setting.tensorboard else None)
+    try:
+        path = None if setting.saved is None else setting.saved[0]
+        trainer.fit(lit, datamodule=loaders, ckpt_path=path)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError("E431", *memory_advice(lit, recipe)) from error
+    except SystemExit:  # how Lightning ends at a second Ctrl-C
+        raise InterruptedRun("stopped at once") from None
+    if recipe.early_stop and stopper.stopped_epoch:
+        history.stopped = f"no better held-out loss for {recipe.early_stop} epochs"
+    return history
+
+
+def _trainer(recipe: Recipe, place: Place, callbacks: list[Any], board: RunFolder | None) -> Any:
+    if recipe.precision == "fp16" and not torch.cuda.is_available():
+        raise TrainingError("E416", "fp16 needs a GPU", "--precision bf16 runs here")
+    torch.set_float32_matmul_precision("high" if recipe.precision == "tf32" else "highest")
+    logger: Any = False
+    if board is not None:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        logger = TensorBoardLogger(board.path, name="", version="tensorboard")
+    try:
+        return pl.Trainer(
+            max_epochs=recipe.epochs,
+            accelerator=place.accelerator,
+            devices=place.devices,
+            num_nodes=place.nodes,
+            strategy=place.strategy,
+            precision="16-mixed" if recipe.precision == "fp16" else "32-true",
+            gradient_clip_val=recipe.clip or None,
+            deterministic=recipe.deterministic or None,
+            callbacks=callbacks,
+            plugins=[Storage()],
+            logger=logger,
+            log_every_n_steps=10,
+            num_sanity_val_steps=0,
+            enable_checkpointing=True,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (ValueError, RuntimeError) as error:  # Lightning's own words for devices and strategies
+        raise TrainingError("E416", str(error).splitlines()[0]) from error
+
+
+def _described(
+    lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: Setting
+) -> dict[str, Any]:
+    """What a checkpoint says of the model; on resuming it is compared with what it was."""
+    recorded = None if lit.compiled is None else program.record(lit.compiled)
+    if recorded is None and setting.folder is not None:
+        raise TrainingError(
+            "E416",
+            "checkpoints hold the program, which a module does not have",
+            "pass the .cnn file or convdsl.compile(..), or leave out= away",
+        )
+    model: dict[str, Any] = {
+        "program": recorded,
+        "digest": None if recorded is None else program.digest(recorded),
+        "classes": list(data.classes),
+        "recipe": recipe.to_json(),
+        "data": {
+            "name": data.name,
+            "train": len(data.train),
+            "test": len(data.test),
+            "request": request.choices(),
+        },
+        "versions": {"convdsl": __version__, "torch": torch.__version__},
+    }
+    if setting.saved is not None:
+        before = setting.saved[1]["model"]
+        check_same(before, model, setting.force)
+        return {**model, "normalisation": before["normalisation"]}
+    return {**model, "normalisation": [n.to_json() for n in measure(data.train)]}

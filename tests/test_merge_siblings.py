@@ -1,0 +1,302 @@
+"""1x1 convolutions of one input as one: which are merged, and that all answers stay the same."""
+
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
+import torch
+from torch import Tensor
+
+from convdsl.codegen.traffic import launch_moves
+from convdsl.compiler import OPTIONAL, PIPELINE, Network, compile_text
+from convdsl.ir.graph import Node
+from convdsl.ir.group import members
+from convdsl.ops._siblings import SiblingConv, SiblingGradWeight, SiblingStatistics
+from convdsl.ops._stack import Stack
+from convdsl.reference import run_backward, run_forward
+from tests.graphs import random_inputs, random_parameters
+from tests.kernel_driver import run
+from tests.test_prologues import of_training
+from tests.test_traffic import BATCH, HALF, agree, step
+
+#: as of GoogLeNet, with one convolution whose statistics are its only reader's and one's in a 1x1
+INCEPTION = (
+    "CONCAT{ cbr(8, 1) | cbr(16, 1) - cbr(8, 3) | cbr(8, 1) - cbr(8, 1)"
+    " | POOL(3, S=1, P=1) - cbr(8, 1) } - CONV(4, 1)"
+)
+BOTTLENECK = (
+    "ADD{ cbr(8, 1) - cbr(8, 3) - CONV(16, 1) - BN | CONV(16, 1) - BN } - RELU - CONV(4, 3)"
+)
+
+
+WITHOUT_BN = [
+    "TANH - CONCAT{ CONV(8, 1) - RELU | CONV(16, 1) - RELU - CONV(8, 3) | CONV(8, 1) - TANH"
+    " - CONV(8, 1) | POOL(3, S=1, P=1) - CONV(8, 1) } - CONV(4, 1)",
+    "CONCAT{ CONV(8, 1) - RELU - POOL | CONV(16, 1) - SWISH - CONV(8, S=2) | CONV(8, 1) - RELU"
+    " - AVGPOOL } - CONV(4, 1)",
+]
+
+
+def program(shape: str, text: str, bias: bool = False) -> Network:
+    return compile_text(
+        f"input {shape}\ndefault CONV(bias={str(bias).lower()})\n"
+        f"block cbr(k, f) = CONV(k, f) - BN - RELU\nnet Example = {text}\n"
+    )
+
+
+def inner(network: Network) -> list[Node]:
+    return [node for group in network.fused.all_nodes for node in members(group)]
+
+
+def families(network: Network) -> list[int]:
+    """How many filters the merged convolutions have."""
+    return [n.output.type.channels for n in inner(network) if isinstance(n.op, SiblingConv)]
+
+
+def gradients(network: Network) -> list[tuple[int, ...]]:
+    """Filters of the convolutions whose gradients are merged."""
+    return [n.op.filters for n in inner(network) if isinstance(n.op, SiblingGradWeight)]
+
+
+@pytest.fixture
+def however_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks without BN may be small too."""
+    monkeypatch.setattr("convdsl.passes.merge_siblings.LEAST_ELEMENTS", 1)
+
+
+def without(network: Network, *passes: str) -> Network:
+    return replace(network, without=passes)
+
+
+def answers(network: Network, training: bool) -> dict[str, Tensor]:
+    """Output, gradients and updates by name, of the fused graph in float64."""
+    graph = network.fused
+    inputs, parameters = random_inputs(graph, 3), random_parameters(graph)
+    parameters = {k: p.abs() if "var" in k else p for k, p in parameters.items()}
+    values = run_forward(graph, inputs, parameters, training=training)
+    y = values[graph.outputs[0].value]
+    cotangent = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)
+    gradients = run_backward(graph, values, [cotangent], training=training)
+    updates = {old.name: values[new] for old, new in graph.updates}
+    return {"y": y, **{v.name: g for v, g in gradients.items()}, **updates}
+
+
+def same_answers(network: Network, training: bool, *passes: str) -> None:
+    """With all passes but these, and with none that may be left out."""
+    found = answers(without(network, *passes), training)
+    expected = answers(without(network, *OPTIONAL), training)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("text", [f"TANH - {INCEPTION}", BOTTLENECK])
+def test_every_value_is_that_of_the_graph_before(text: str, bias: bool, training: bool) -> None:
+    network = program("3@5x4", text, bias)
+    assert families(network)
+    same_answers(network, training)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("text", WITHOUT_BN)
+def test_gradients_without_bn_are_those_of_the_graph_before(
+    text: str, bias: bool, however_small: None
+) -> None:
+    network = program("3@6x4", text, bias)
+    assert gradients(network) == [(8, 16, 8)] and not families(network)
+    same_answers(network, True)
+    same_answers(network, True, "drop_dead", "fuse_epilogues")
+
+
+#: the other passes for the training graph
+OTHERS = [name for name, _ in PIPELINE if name in OPTIONAL - {"merge_siblings"}]
+
+
+@pytest.mark.parametrize(
+    "without", [c for n in (0, 1, 2, len(OTHERS)) for c in combinations(OTHERS, n)]
+)
+def test_any_subset_of_passes_gives_the_same_gradients(without: tuple[str, ...]) -> None:
+    same_answers(program("3@3x4", INCEPTION), True, *without)
+
+
+@pytest.mark.parametrize(
+    ("text", "bias", "left_out"),
+    [
+        (INCEPTION, False, ()),
+        (INCEPTION, True, ("fuse_prologues",)),
+        (INCEPTION, False, ("fuse_epilogues",)),
+        (INCEPTION, False, ("place_slices",)),
+        (BOTTLENECK, True, ()),
+    ],
+)
+def test_kernels_train_as_in_torch(text: str, bias: bool, left_out: tuple[str, ...]) -> None:
+    network = without(program("3@5x3", text, bias), *left_out)
+    assert families(network)
+    ours, torchs = (of_training(network, t, (3, 5, 3), 3) for t in ("triton", "torch"))
+    for one, other in zip(ours, torchs, strict=True):
+        # a bias before BN has no gradient but what rounding leaves
+        scale = max(float(other.abs().max()), 2.0)
+        torch.testing.assert_close(one / scale, other / scale, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("text", WITHOUT_BN)
+def test_kernels_without_bn_train_as_in_torch(text: str, however_small: None) -> None:
+    network = program("3@6x4", text, bias=True)
+    assert gradients(network)
+    ours, torchs = (of_training(network, t, (3, 6, 4), 3) for t in ("triton", "torch"))
+    for one, other in zip(ours, torchs, strict=True):
+        scale = max(float(other.abs().max()), 1.0)
+        torch.testing.assert_close(one / scale, other / scale, rtol=0, atol=2e-5)
+
+
+def test_parameters_stay_what_they_are() -> None:
+    network = program("3@4x4", INCEPTION)
+    one = network.module(device="cpu", target="triton").state_dict()
+    other = without(network, "merge_siblings").module(device="cpu", target="triton").state_dict()
+    assert [(k, v.shape) for k, v in one.items()] == [(k, v.shape) for k, v in other.items()]
+
+
+def test_one_product_each_and_nothing_is_copied_but_filters() -> None:
+    network = program("3@6x6", INCEPTION)
+    assert families(network) == [32]
+    kinds = [type(n.op) for n in inner(network)]
+    assert kinds.count(SiblingStatistics) == kinds.count(SiblingGradWeight) == 1
+    # gradients to the input: behind the pooling, and of all siblings
+    reads = [n for n in inner(network) if n.op.title == "conv_grad_input"]
+    assert [n.op.geometry.weight[0] for n in reads if n.output.type.channels == 3] == [8, 32]
+    copies = [x for x in network.triton.launches if x.nest == "copy_slice" and not x.epilogue]
+    assert [x.arguments["channels"].text for x in copies] == ["24", "48", "24"]
+
+
+@pytest.mark.parametrize(
+    ("text", "filters"),
+    [
+        (INCEPTION, [32]),
+        (BOTTLENECK, [24]),
+        ("CONCAT{cbr(8, 1) | cbr(8, 1)} - CONCAT{cbr(8, 1) | cbr(16, 1)}", [16, 24]),
+        # sequences are below; no BN, and one without
+        ("CONCAT{CONV(8, 1) - RELU | CONV(8, 1) - RELU}", []),
+        ("CONCAT{CONV(8, 1) - RELU | cbr(8, 1) | cbr(16, 1)}", [24]),
+        # taps, steps, groups, padding
+        ("CONCAT{cbr(8, 3) | cbr(8, 1)}", []),
+        ("CONCAT{CONV(8, 1, S=2) - BN - RELU | CONV(8, 1, S=2) - BN - RELU}", []),
+        ("CONCAT{CONV(8, 1, groups=2) - BN - RELU | cbr(8, 1)}", []),
+        ("CONCAT{CONV(8, 1, P=1) - BN - RELU | CONV(8, 1, P=1) - BN - RELU}", []),
+        # a bias for some, other statistics, another input, no whole vectors
+        ("CONCAT{CONV(8, 1, bias=true) - BN - RELU | cbr(8, 1)}", []),
+        ("CONCAT{CONV(8, 1) - BN(eps=0.1) - RELU | cbr(8, 1)}", []),
+        ("CONCAT{cbr(8, 1) | TANH - cbr(8, 1)}", []),
+        ("CONCAT{cbr(8, 1) | cbr(7, 1) | cbr(9, 1)}", []),
+        # something else is done with what the convolution makes
+        ("CONCAT{cbr(8, 1) | CONV(8, 1) as t - BN - RELU | @t - TANH}", []),
+        # the same gradient for both, or channels of one
+        ("ADD{CONV(8, 1) - BN | CONV(8, 1) - BN} - RELU", []),
+        ("CONCAT{CONV(8, 1) - BN | CONV(8, 1) - BN} - RELU", []),
+    ],
+)
+def test_who_is_a_sibling(text: str, filters: list[int]) -> None:
+    network = program("4@4x4", f"CONV(4, 3) - {text} - CONV(2, 3)")
+    assert families(network) == filters
+    assert not families(without(network, "merge_siblings"))
+
+
+def test_a_layer_that_is_used_twice_moves_its_statistics_twice() -> None:
+    text = "input 4@4x4 module m = CONV(8, 1, bias=false) - BN - RELU net A = TANH - CONCAT{m | m}"
+    assert not families(compile_text(f"{text} - CONV(2)"))
+
+
+@pytest.mark.parametrize(
+    ("text", "filters"),
+    [
+        ("CONCAT{CONV(8, 1) - RELU | CONV(16, 1) - TANH}", [(8, 16)]),
+        (
+            "CONCAT{CONV(8, 1) - RELU | CONV(16, 1) - TANH | cbr(8, 1) | cbr(8, 1)}",
+            [(8, 8), (8, 16)],
+        ),
+        # channels of one gradient, the same gradient, a gradient of more than the convolution
+        ("CONCAT{CONV(8, 1) | CONV(8, 1)}", []),
+        ("ADD{CONV(8, 1) | CONV(8, 1)} - RELU", []),
+        ("CONCAT{CONV(8, 1) - RELU | CONV(9, 1) - RELU}", []),
+    ],
+)
+def test_whose_gradients_are_merged(
+    text: str, filters: list[tuple[int, ...]], however_small: None
+) -> None:
+    network = program("4@4x4", f"CONV(4, 3) - {text} - CONV(2, 3)")
+    assert gradients(network) == filters
+    same_answers(network, True)
+
+
+def test_small_networks_without_bn_stay_steps_at_once() -> None:
+    text = "CONCAT{CONV(8, 1) - RELU | CONV(8, 1) - RELU - CONV(4)} - FC(3), SOFTMAX"
+    network = program("3@6x6", text)
+    assert not gradients(network)
+    large = program("64@30x30", text)
+    assert gradients(large) and not large.at_once
+
+
+def test_weights_may_be_shared_with_another_place(however_small: None) -> None:
+    """Then their gradients are sums, which are left to be."""
+    network = compile_text(
+        "input 4@4x4 module m = CONV(8, 1) - RELU\n"
+        "net A = CONCAT{m | CONV(8, 1) - RELU | m} - CONV(2, 3)"
+    )
+    assert not gradients(network)
+    same_answers(network, True)
+
+
+def test_sequences_have_siblings_too() -> None:
+    network = compile_text(
+        "input 3@9 net A = CONCAT{CONV1D(8, 1) - BN - RELU | CONV1D(8, 1) - BN - TANH} - CONV1D(2)"
+    )
+    assert families(network) == [16]
+    ours, torchs = (of_training(network, t, (3, 9), 2) for t in ("triton", "torch"))
+    for one, other in zip(ours, torchs, strict=True):
+        scale = max(float(other.abs().max()), 2.0)
+        torch.testing.assert_close(one / scale, other / scale, rtol=0, atol=2e-5)
+
+
+def test_an_empty_batch_moves_nothing() -> None:
+    model = program("3@4x4", INCEPTION).module(device="cpu", target="triton").train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    y = model(torch.empty(0, 3, 4, 4))
+    y.sum().backward()
+    assert y.shape == (0, 4, 4, 4)
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+    for name, value in model.named_buffers():
+        torch.testing.assert_close(value, before[name])
+
+
+def test_a_channel_that_is_no_number_stays_in_its_branch() -> None:
+    """Tiles reach over the channels of several; their numbers do not."""
+    network = program("3@4x4", "CONCAT{cbr(8, 1) | cbr(8, 1)}")
+    model = network.module(device="cpu", target="triton").train()
+    weight = next(iter(model.parameters()))
+    with torch.no_grad():
+        weight.data[3] = float("nan")
+    y = model(torch.randn(2, 3, 4, 4))
+    assert [c for c in range(16) if y[:, c].isnan().any()] == [3]
+
+
+@pytest.mark.parametrize("text", [INCEPTION, BOTTLENECK, WITHOUT_BN[0]])
+def test_bytes_are_counted_as_the_kernels_touch_them(text: str, however_small: None) -> None:
+    network = program("3@6x5", f"{text} - GAP - FC(3), SOFTMAX", bias=True)
+    assert gradients(network)
+    agree(step(network), list(launch_moves(network.fused, network.triton, BATCH, HALF)))
+
+
+def test_less_is_moved() -> None:
+    network = program("64@8x8", f"CONV(64, 3) - {INCEPTION} - GAP - FC(3), SOFTMAX")
+    plain = without(network, "merge_siblings")
+    x = 64 * 64 * 32 * 2  # bytes of the input that they share
+    saved = plain.traffic(32, "bf16").total - network.traffic(32, "bf16").total
+    # read twice less for outputs and for gradients of weights, and twice less written and read back
+    assert 7 * x < saved < 8 * x
+
+
+def test_stacked_numbers_lie_one_behind_the_other() -> None:
+    vectors: list[Tensor] = [torch.randn(count) for count in (3, 1100, 1)]
+    (made,) = run(Stack(), *vectors)
+    torch.testing.assert_close(made, torch.cat(vectors), rtol=0, atol=0)
