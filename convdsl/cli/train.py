@@ -135,7 +135,8 @@ def train(
             network,
             data,
             out=folder,
-            resume=resume and (folder / "checkpoints").is_dir(),
+            # of an ensemble some members may not have begun
+            resume=resume and (ensemble == 1 or (folder / "checkpoints").is_dir()),
             force=force,
             preset=preset,
             place=place,

@@ -131,6 +131,8 @@ def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: 
         raise TrainingError("E431", *memory_advice(lit, recipe)) from error
     except SystemExit:  # how Lightning ends at a second Ctrl-C
         raise InterruptedRun("stopped at once") from None
+    if not history.records and folder is not None:  # a forked process has made them
+        keeper.load_state_dict(folder.latest()[1]["training"]["callbacks"]["Keeper"])
     if recipe.early_stop and stopper.stopped_epoch:
         history.stopped = f"no better held-out loss for {recipe.early_stop} epochs"
     return history
