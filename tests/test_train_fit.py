@@ -14,7 +14,7 @@ from convdsl.train.augment import KINDS, Draw, augment
 from convdsl.train.batches import Batches
 from convdsl.train.data.parts import Arrays
 from convdsl.train.keeper import InterruptedRun, Keeper
-from convdsl.train.optimizers import make_optimizer, make_schedule
+from convdsl.train.optimizers import lay_out, make_optimizer, make_schedule
 from convdsl.train.problem import TrainingError
 from convdsl.train.random_numbers import mixed, normal, uniform
 from convdsl.train.recipe import make_recipe
@@ -237,6 +237,18 @@ def test_weights_decay_and_biases_do_not() -> None:
     optimizer = make_optimizer(torch.nn.Linear(2, 2), make_recipe(weight_decay=0.5))
     decays = {p.dim(): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     assert decays == {2: 0.5, 1: 0.0}
+
+
+def test_state_from_a_file_lies_as_its_parameter_does() -> None:
+    layer = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(layer, make_recipe())
+    layer(torch.rand(2, 3, 5, 5)).sum().backward()
+    optimizer.step()
+    before = optimizer.state[layer.weight]["exp_avg"].clone()
+    optimizer.state[layer.weight]["exp_avg"] = before.contiguous()
+    lay_out(optimizer)
+    after = optimizer.state[layer.weight]["exp_avg"]
+    assert after.stride() == layer.weight.stride() and torch.equal(after, before)
 
 
 # faults while running

@@ -12,7 +12,7 @@ from convdsl.train.batches import Batch
 from convdsl.train.data.normalise import Normalisation, as_float
 from convdsl.train.finite import Finite
 from convdsl.train.lightning import pl
-from convdsl.train.optimizers import make_optimizer, make_plateau, make_schedule
+from convdsl.train.optimizers import lay_out, make_optimizer, make_plateau, make_schedule
 from convdsl.train.problem import TrainingError
 from convdsl.train.random_numbers import mixed, seed_device
 from convdsl.train.recipe import Recipe, make_recipe
@@ -154,7 +154,9 @@ class LitNetwork(pl.LightningModule):
         self._waiting = mine.get("plateau")
 
     def on_train_start(self) -> None:
-        # optimisers are made after a checkpoint is loaded
+        for optimizer in self.trainer.optimizers:
+            lay_out(optimizer)
+        # schedules are made after a checkpoint is loaded
         waiting = getattr(self, "_waiting", None)
         if self._plateau is not None and waiting is not None:
             self._plateau.load_state_dict(waiting)
