@@ -36,10 +36,12 @@ _SETTINGS = (
         metavar="KINDS",
         help="Of shift,flip,color,crop, or none.  [default: by data set]",
     ),
-    click.option("--label-smoothing", type=float, help="Share spread over all classes."),
+    click.option(
+        "--label-smoothing", type=float, help="Share spread over all classes.  [default: 0.1]"
+    ),
     click.option("--ema", type=float, metavar="DECAY", help="Average the weights, such as 0.999."),
     click.option("--early-stop", type=int, metavar="EPOCHS", help="Stop after so many no better."),
-    click.option("--clip", type=float, help="Greatest norm of the gradient."),
+    click.option("--clip", type=float, help="Greatest norm of the gradient, 0: any.  [default: 1]"),
     click.option("--seed", type=int, help="Of weights, order and split.  [default: 0]"),
     click.option("--deterministic", is_flag=True, default=None, help="Refuse what is not."),
     click.option("--save-every", type=int, metavar="STEPS", help="Checkpoints within an epoch."),
@@ -133,7 +135,8 @@ def train(
             network,
             data,
             out=folder,
-            resume=resume and (folder / "checkpoints").is_dir(),
+            # of an ensemble some members may not have begun
+            resume=resume and (ensemble == 1 or (folder / "checkpoints").is_dir()),
             force=force,
             preset=preset,
             place=place,

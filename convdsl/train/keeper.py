@@ -4,6 +4,7 @@ Lightning decides what a checkpoint must hold for the run to go on, and puts it 
 is how it is written: as `checkpoint` says, without pickle.
 """
 
+import shutil
 import signal
 import threading
 import time
@@ -35,20 +36,24 @@ class Storage(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
+        if MODEL not in checkpoint:  # weights on their way back from a forked process
+            return save(Path(path), checkpoint, None, None)
         rest = dict(checkpoint)
         state = rest.pop("state_dict")
         weights = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
-        save(Path(path), weights, rest.pop(MODEL), rest)
+        return save(Path(path), weights, rest.pop(MODEL), rest)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         found = load(Path(path))
+        if found["model"] is None:
+            return dict(found["weights"])
         state = {PREFIX + name: tensor for name, tensor in found["weights"].items()}
         return {**found["training"], "state_dict": state}
 
     def remove_checkpoint(self, path: Any) -> None:
-        raise NotImplementedError("RunFolder.tidy removes checkpoints")
+        shutil.rmtree(path, ignore_errors=True)
 
 
 class Keeper(CheckpointCallback):

@@ -37,6 +37,7 @@ _mend_torchvision()
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import lightning.pytorch as pl
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging
     from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
     from lightning.pytorch.plugins.io import CheckpointIO
@@ -47,6 +48,7 @@ __all__ = [
     "CheckpointIO",
     "EMAWeightAveraging",
     "EarlyStopping",
+    "MisconfigurationException",
     "pl",
     "quietly",
 ]

@@ -12,9 +12,9 @@ from convdsl.train.batches import Batch
 from convdsl.train.data.normalise import Normalisation, as_float
 from convdsl.train.finite import Finite
 from convdsl.train.lightning import pl
-from convdsl.train.optimizers import make_optimizer, make_plateau, make_schedule
+from convdsl.train.optimizers import lay_out, make_optimizer, make_plateau, make_schedule
 from convdsl.train.problem import TrainingError
-from convdsl.train.random_numbers import mixed
+from convdsl.train.random_numbers import mixed, seed_device
 from convdsl.train.recipe import Recipe, make_recipe
 from convdsl.train.score import Score
 from convdsl.train.smoothing import smoothed
@@ -90,14 +90,15 @@ class LitNetwork(pl.LightningModule):
         """The mean loss of a batch. Random numbers are those of (seed, epoch, batch, process)."""
         recipe, epoch = self.recipe, self.current_epoch
         # nothing to save or restore: a resumed run draws what the whole one would have
-        torch.manual_seed(mixed(recipe.seed, epoch, index, self.global_rank))
+        seed_device(self.device, mixed(recipe.seed, epoch, index, self.global_rank))
         batch = _batch(batch)
         draw = Draw(mixed(recipe.seed, epoch), batch.rows)
         inputs = self.prepared(batch.inputs, draw)
         loss: Tensor = self.network(*inputs, batch.labels)
         self.finite.watch(loss, self, inputs, batch.labels)
         self._train_losses.append(loss.detach() * batch.share)
-        self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        if self.trainer.progress_bar_callback is not None:
+            self.log("loss", loss.detach(), prog_bar=True, logger=False)
         return loss if batch.share == 1 else loss * batch.share
 
     def validation_step(self, batch: Any, index: int) -> None:
@@ -153,7 +154,9 @@ class LitNetwork(pl.LightningModule):
         self._waiting = mine.get("plateau")
 
     def on_train_start(self) -> None:
-        # optimisers are made after a checkpoint is loaded
+        for optimizer in self.trainer.optimizers:
+            lay_out(optimizer)
+        # schedules are made after a checkpoint is loaded
         waiting = getattr(self, "_waiting", None)
         if self._plateau is not None and waiting is not None:
             self._plateau.load_state_dict(waiting)

@@ -64,6 +64,18 @@ def make_schedule(
     return lr_scheduler.SequentialLR(optimizer, [rise, main], [warm])
 
 
+def lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Bring state that came from a file into its parameter's order in memory, for the kernels."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if (
+                isinstance(value, torch.Tensor)
+                and value.shape == parameter.shape
+                and value.stride() != parameter.stride()
+            ):
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def make_plateau(optimizer: torch.optim.Optimizer) -> lr_scheduler.ReduceLROnPlateau:
     """A tenth whenever the held-out loss has not sunk for five epochs."""
     return lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=5, min_lr=1e-8)

@@ -5,6 +5,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from convdsl.report.terminal import Style
 from convdsl.train.history import Record, line
 from convdsl.train.lightning import Callback, pl
 
@@ -26,7 +27,9 @@ class Progress(Callback):
                 total=self.epochs * int(trainer.num_training_batches),
                 initial=trainer.global_step,
                 file=stream,
-                dynamic_ncols=True,
+                # tqdm hides the bar on a terminal that says it has no columns and lines
+                ncols=Style.of(stream).width,
+                nrows=24,
                 leave=False,
                 bar_format="{desc} |{bar}| {percentage:3.0f}%{postfix}  ETA {remaining}",
             )
@@ -48,6 +51,7 @@ class Progress(Callback):
             if bar.n % 8 == 0 and outputs is not None:
                 rate = (bar.format_dict["rate"] or 0.0) * self.batch
                 epoch = f"{self.name}epoch {trainer.current_epoch + 1}/{self.epochs}"
+                bar.ncols = Style.of(bar.fp).width
                 bar.set_description_str(epoch, refresh=False)
                 loss = float(outputs["loss"])
                 bar.set_postfix_str(f"loss {loss:.4f}{self._last}  {rate:,.0f} images/s", False)

@@ -45,3 +45,14 @@ def normal(seed: int, samples: Tensor, count: int) -> Tensor:
     u = uniform(seed, samples, 2 * count)
     radius = (-2 * (1 - u[:, :count]).log()).sqrt()
     return radius * (2 * torch.pi * u[:, count:]).cos()
+
+
+def seed_device(device: torch.device, seed: int) -> None:
+    """Seed what draws on the CPU and on ``device``.
+
+    `torch.manual_seed` does the same for every kind of device there might be, which takes longer
+    than a step of a small network.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        getattr(torch, device.type).manual_seed(seed)

@@ -12,7 +12,7 @@ SCHEDULES = ("plateau", "step", "cosine", "onecycle", "constant")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 STRATEGIES = ("auto", "ddp", "fsdp")
 #: learning rates that suit each optimiser where the user names none
-RATES = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3, "rmsprop": 1e-3}
+RATES = {"sgd": 0.05, "adam": 1e-2, "adamw": 1e-2, "rmsprop": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Recipe:
     label_smoothing: float | None = None
     ema: float = 0.0
     early_stop: int = 0
-    clip: float = 0.0
+    clip: float = 1.0
     seed: int = 0
     deterministic: bool = False
     save_every: int = 0
@@ -106,6 +106,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "momentum": 0.9,
         "weight_decay": 5e-4,
         "label_smoothing": 0.0,
+        "clip": 0.0,
         "schedule": "plateau",
     },
 }

@@ -15,7 +15,7 @@ from convdsl.train.data.normalise import Normalisation, measure
 from convdsl.train.data.parts import Data, Request
 from convdsl.train.history import History
 from convdsl.train.keeper import InterruptedRun, Keeper, Storage
-from convdsl.train.lightning import EarlyStopping, EMAWeightAveraging, pl
+from convdsl.train.lightning import EarlyStopping, EMAWeightAveraging, MisconfigurationException, pl
 from convdsl.train.lit import LitNetwork
 from convdsl.train.memory import memory_advice
 from convdsl.train.problem import TrainingError
@@ -102,6 +102,8 @@ def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: 
             f"got {min(recipe.batch, len(data.train))}",
             f"--batch {least} or more",
         )
+    if setting.saved is not None and setting.place.strategy.startswith("fsdp"):
+        raise TrainingError("E416", "fsdp cannot resume a run", "start a new one with --init")
     kinds = data.augment if recipe.augment is None else recipe.augment
     shapes = list(request.inputs.values())
     channels = shapes[0][0] if len(shapes) == 1 and len(shapes[0]) == 3 else 0
@@ -131,6 +133,8 @@ def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: 
         raise TrainingError("E431", *memory_advice(lit, recipe)) from error
     except SystemExit:  # how Lightning ends at a second Ctrl-C
         raise InterruptedRun("stopped at once") from None
+    if not history.records and folder is not None:  # a forked process has made them
+        keeper.load_state_dict(folder.latest()[1]["training"]["callbacks"]["Keeper"])
     if recipe.early_stop and stopper.stopped_epoch:
         history.stopped = f"no better held-out loss for {recipe.early_stop} epochs"
     return history
@@ -164,7 +168,8 @@ def _trainer(recipe: Recipe, place: Place, callbacks: list[Any], board: RunFolde
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-    except (ValueError, RuntimeError) as error:  # Lightning's own words for devices and strategies
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
+        # Lightning's own words for devices and strategies
         raise TrainingError("E416", str(error).splitlines()[0]) from error
 
 

@@ -1,18 +1,21 @@
 """Weights learned elsewhere: start from them, keep some of them as they are."""
 
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from convdsl import weights
 from convdsl.train.checkpoint import load, read_safetensors
 from convdsl.train.problem import TrainingError, unreadable
 from convdsl.train.run_folder import checkpoint_of
+from convdsl.weights import MismatchError
+from convdsl.weights import load as load_layers
 
 #: written before a file that torch.save made, so that nobody reads one by mistake
 TORCH = "torch:"
@@ -42,12 +45,27 @@ def read_weights(text: str) -> dict[str, Tensor]:
         raise unreadable(path, error) from error
 
 
+_BAD_TORCH_FILE = (
+    pickle.UnpicklingError,
+    SafetensorError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    TypeError,
+)
+
+
 def _torch_file(path: Path) -> dict[str, Tensor]:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it would rather be given
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise unreadable(path, error) from error
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, IndexError):
+    except _BAD_TORCH_FILE:
         # torch's own text advises weights_only=False, which would run the file's code
         raise TrainingError(
             "E420",
@@ -90,8 +108,8 @@ def initialise(network: Any, source: Path | str, fresh_head: bool = False) -> li
             f"{source} does not fit but for the head: {', '.join([*misfit, *extra][:6])}",
         )
     try:
-        weights.load(network, given)
-    except (weights.MismatchError, TypeError, ValueError) as error:
+        load_layers(network, given)
+    except (MismatchError, TypeError, ValueError) as error:
         raise TrainingError(
             "E420", f"{source} does not fit: {error}", "--replace-head for other classes"
         ) from error
