@@ -136,7 +136,7 @@ def test_tensors_may_have_more_elements_than_32_bits_count(
     [
         "input 16@6x6 net N = CONV(16, S=2)",
         "input 16@6x6 net N = CONV(16, groups=2)",
-        "input 3@6x6 net N = CONV(16)",  # the depth of no whole step
+        "input 12@6x6 net N = CONV(16)",  # the depth of no whole step
         "input 16@6x6 net N = CONV(6)",  # rows of the result begin anywhere
         "input 16@6x6 net N = CONV(16) - POOL(2)",
         "input 16@6x6 net N = CONV(16, F=1, S=2)",
