@@ -47,10 +47,10 @@ def weight_gradient_tile(filters: int, columns: int) -> Tile:
         m = 64  # what a warp group of Hopper multiplies with; fewer rows go through slower units
     n = min(_side(columns), 128 if m > 16 else 64)
     # what ptxas spills decides: thin tiles with three stages or other numbers of warps, wide ones
-    # with four warps where the pixels' odd channels are loaded one by one
+    # with four warps where the pixels' odd channels are loaded one by one, 64 by 64 with four
     if min(m, n) < 64:
         return Tile(m, n, 64, warps=8 if n == 64 else 4, stages=2)
-    return Tile(m, n, 64, warps=8 if n == 128 else 4, stages=3)
+    return Tile(m, n, 64, warps=8 if n == 128 or m == n else 4, stages=3)
 
 
 def splits(tiles: int, pixels: int) -> int:

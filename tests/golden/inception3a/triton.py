@@ -372,7 +372,7 @@ class Inception3aFunction(torch.autograd.Function):
             partial_ptr=d_inception_concat_0_cr_conv_weight_partial, rows=n * 784, H=28, W=28,
             C=192, K=176, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
             DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, DY_STRIDE=176, BIAS=True, SPLIT=32,
-            PRECISION="ieee", BLOCK_M=64, BLOCK_N=64, BLOCK_K=64, num_warps=4, num_stages=3,
+            PRECISION="ieee", BLOCK_M=64, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=3,
         )
         sum_partials[(193,)](
             partial_ptr=d_inception_concat_0_cr_conv_weight_partial,
