@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 import convdsl
 from convdsl.train import checkpoint, program
+from convdsl.train.data.parts import Arrays, Data
 from convdsl.train.problem import TrainingError
 from convdsl.train.run_folder import RunFolder, checkpoint_of, fresh
 from convdsl.train.trained import load_trained
@@ -231,6 +232,12 @@ def test_only_what_belongs_together_is_resumed(tmp_path: Path) -> None:
     )
     refused(lambda: fit(tmp_path, resume=True, epochs=3), "epochs 2 -> 3", "--force", code="E423")
     refused(lambda: fit(tmp_path, resume=True, epochs=2, data=arrays(80)), "data", code="E423")
+    x, y = arrays()
+    part = Arrays((x,), y)
+    named = Data("arrays", part, part, tuple("abcd"))
+    refused(
+        lambda: fit(tmp_path, resume=True, epochs=2, data=named, force=True), "a, b", code="E423"
+    )
     history = fit(tmp_path, resume=True, epochs=3, force=True, schedule="constant")
     assert len(history.records) == 3
 

@@ -109,6 +109,11 @@ def test_checkpoints_within_an_epoch(tmp_path: Path) -> None:
     assert (tmp_path / "best" / "checkpoint.json").is_file()
 
 
+def test_event_files_are_written_when_asked(tmp_path: Path) -> None:
+    fit(tmp_path, epochs=1, tensorboard=True)
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
 def test_early_stop_says_so() -> None:
     history = fit(epochs=40, early_stop=1, lr=1.0, schedule="constant", clip=0)
     assert len(history.records) < 40 and "1 epochs" in history.stopped
