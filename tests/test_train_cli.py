@@ -30,6 +30,8 @@ from convdsl.train.run import Place
 from convdsl.train.run_folder import RunFolder
 from tests.train_cases import TINY, arrays, fit, same, state
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -203,7 +205,7 @@ def wait_for(pattern: str) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA does not survive a fork")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_goes_on_to_the_bit_from_wherever_it_was_stopped(run: Run, number: int) -> None:
     options = ("train", "tiny.cnn", "--data", "npz:a.npz", "--batch", "8", "--save-every", "3")
     options = (*options, "--schedule", "constant")

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from convdsl.train.problem import TrainingError
 from convdsl.train.random_numbers import mixed, normal, uniform
 from convdsl.train.recipe import make_recipe
 from tests.train_cases import TINY, arrays, fit, same, state
+
+pytestmark = pytest.mark.usefixtures("quick_disk")
 
 
 def code(caught: pytest.ExceptionInfo[TrainingError]) -> str:
@@ -65,32 +69,39 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(scope="module", params=range(len(SETTINGS)))
-def whole(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings, and what an uninterrupted run with them comes to."""
-    settings, folder = SETTINGS[request.param], tmp_path_factory.mktemp("whole")
-    fit(folder, **settings)
-    return settings, state(folder)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, Any]]:
+    """What an uninterrupted run with some settings comes to."""
+
+    @cache
+    def run(number: int) -> dict[str, Any]:
+        folder = tmp_path_factory.mktemp("whole")
+        fit(folder, **SETTINGS[number])
+        return state(folder)
+
+    return run
 
 
-@pytest.mark.parametrize("step", [1, 4, 6])
+# in the first epoch, at its end, in the second
+@pytest.mark.parametrize(
+    ("number", "step"), [(0, 1), (0, 4), (0, 6), (1, 4), (1, 6), (2, 6), (3, 6), (4, 1)]
+)
 def test_a_resumed_run_is_the_whole_one_to_the_bit(
-    whole: tuple[dict[str, Any], dict[str, Any]],
+    whole: Callable[[int], dict[str, Any]],
+    number: int,
     step: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings, expected = whole
+    settings = SETTINGS[number]
     with monkeypatch.context() as patch, pytest.raises(InterruptedRun):
         stop_at(patch, step)
-        fit(tmp_path / "run", **settings)
-    assert state(tmp_path / "run")["model"]["step"] == step
-    history = fit(tmp_path / "run", resume=True, **settings)
+        fit(tmp_path, **settings)
+    assert state(tmp_path)["model"]["step"] == step
+    history = fit(tmp_path, resume=True, **settings)
     assert len(history.records) == 3
-    assert same(state(tmp_path / "run"), expected)
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert same(state(tmp_path), whole(number))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
 
 
@@ -297,7 +308,7 @@ def test_out_of_memory_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(TrainingError) as caught:
         fit(batch=30)
     words = str(caught.value)
-    assert code(caught) == "E431" and "the plan expects" in words
+    assert code(caught) == "E431" and "batches of 30" in words and "the plan expects" in words
     fits = int(words.partition("--batch ")[2].split()[0])
     assert 0 < fits < 30
     plan = convdsl.compile_text(TINY)

@@ -20,7 +20,6 @@ def in_words(command: Callable[P, Outcome]) -> Callable[P, Outcome]:
         try:
             from convdsl.train.keeper import InterruptedRun
             from convdsl.train.problem import TrainingError
-            from convdsl.train.run import is_lead
         except ModuleNotFoundError as error:
             message = f"training needs the package {error.name}: pip install 'convdsl[train]'\n"
             return Outcome(stderr=message, code=2)
@@ -29,8 +28,6 @@ def in_words(command: Callable[P, Outcome]) -> Callable[P, Outcome]:
         except CompileError as error:
             found = list(error.diagnostics)
         except TrainingError as error:
-            if not is_lead():  # of several processes one says it
-                return Outcome(code=1)
             found = [error.diagnostic]
         except InterruptedRun as stop:
             return Outcome(stderr=f"{stop}\n", code=INTERRUPTED)

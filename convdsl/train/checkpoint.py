@@ -26,7 +26,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from convdsl.train.problem import TrainingError, unreadable
+from convdsl.train.problem import TrainingError, unreadable, writing
 
 FORMAT = "convdsl checkpoint"
 SCHEMA = 1
@@ -62,18 +62,13 @@ def save(folder: Path, weights: Mapping[str, Tensor], model: Any, training: Any)
     text = json.dumps(document, indent=1, allow_nan=False)
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        for name, data in [*files.items(), (JSON_FILE, text.encode())]:
-            write_flushed(temporary / name, data)
-        flush_folder(temporary)
-        temporary.rename(folder)
-        flush_folder(folder.parent)
-    except OSError as error:
-        raise TrainingError(
-            "E422",
-            f"cannot write the checkpoint {folder}: {error.strerror or error}",
-            "make room or choose another --out; the previous checkpoint is kept",
-        ) from error
+        with writing(folder):
+            temporary.mkdir(parents=True)
+            for name, data in [*files.items(), (JSON_FILE, text.encode())]:
+                write_flushed(temporary / name, data)
+            flush_folder(temporary)
+            temporary.rename(folder)
+            flush_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convdsl.files import replace
+from convdsl.train.problem import writing
 
 Record = dict[str, Any]
 
@@ -68,7 +69,8 @@ class History:
 
     def write(self, path: Path) -> None:
         """All lines at once: a run that was killed leaves no half of one."""
-        replace(path, self.to_lines().encode())
+        with writing(path):
+            replace(path, self.to_lines().encode())
 
 
 def _score(record: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from convdsl.files import replace
 from convdsl.train.history import Record
+from convdsl.train.problem import writing
 
 #: classes up to which the cells of the confusion matrix are numbered and named
 NAMED = 20
@@ -89,7 +90,8 @@ def page(
 
 def write(folder: Path, name: str, data: bytes | str) -> None:
     """One file of a report, whole or not at all."""
-    replace(folder / name, data.encode() if isinstance(data, str) else data)
+    with writing(folder):
+        replace(folder / name, data.encode() if isinstance(data, str) else data)
 
 
 def _shortened(name: str) -> str:

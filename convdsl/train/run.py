@@ -68,40 +68,28 @@ class _Loaders(pl.LightningDataModule):
         super().__init__()
         self.data, self.recipe, self.least = data, recipe, least
 
-    def steps(self) -> int:
-        """Of an epoch."""
-        return len(self._batches(True))
-
-    def _batches(self, train: bool) -> Batches:
-        trainer: Any = self.trainer
+    def batches(self, train: bool, trainer: Any) -> Batches:
+        """Those of one process of ``trainer``'s."""
         return Batches(
             self.data.train if train else self.data.test,
             self.recipe.batch,
             seed=mixed(self.recipe.seed, 1),
             shuffle=train,
             least=self.least,
-            rank=trainer.global_rank if trainer else 0,
-            world=trainer.world_size if trainer else 1,
+            rank=trainer.global_rank,
+            world=trainer.world_size,
         )
 
     def train_dataloader(self) -> Batches:
-        return self._batches(True)
+        return self.batches(True, self.trainer)
 
     def val_dataloader(self) -> Batches:
-        return self._batches(False)
+        return self.batches(False, self.trainer)
 
 
 def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: Setting) -> History:
     """Train to the end. Raises TrainingError, and InterruptedRun when told to stop."""
     network, folder = lit.network, setting.folder
-    least, layer = network.SMALLEST_BATCH
-    if min(recipe.batch, len(data.train)) < least:
-        raise TrainingError(
-            "E416",
-            f"{layer} needs batches of at least {least} samples in training, "
-            f"got {min(recipe.batch, len(data.train))}",
-            f"--batch {least} or more",
-        )
     if setting.saved is not None and setting.place.strategy.startswith("fsdp"):
         raise TrainingError("E416", "fsdp cannot resume a run", "start a new one with --init")
     kinds = data.augment if recipe.augment is None else recipe.augment
@@ -111,8 +99,6 @@ def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: 
     model = _described(lit, data, request, recipe, setting)
     lit.normalisation = tuple(Normalisation.from_json(n) for n in model["normalisation"])
     lit.augment = kinds
-    loaders = _Loaders(data, recipe, least)
-    lit.steps = recipe.epochs * loaders.steps()
     history = History(
         folder=None if folder is None else folder.path, notes=data.notes, network=network, data=data
     )
@@ -126,11 +112,16 @@ def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: 
         *([EMAWeightAveraging(decay=recipe.ema)] if recipe.ema else []),
     ]
     trainer = _trainer(recipe, setting.place, callbacks, folder if setting.tensorboard else None)
+    loaders = _Loaders(data, recipe, _least(network, recipe, data, trainer.world_size))
+    lit.steps = recipe.epochs * len(loaders.batches(True, trainer))
     try:
         path = None if setting.saved is None else setting.saved[0]
         trainer.fit(lit, datamodule=loaders, ckpt_path=path)
-    except torch.OutOfMemoryError as error:
-        raise TrainingError("E431", *memory_advice(lit, recipe)) from error
+    except RuntimeError as error:
+        # on the CPU the error has no kind of its own
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise TrainingError("E431", *memory_advice(lit, recipe)) from error
+        raise
     except SystemExit:  # how Lightning ends at a second Ctrl-C
         raise InterruptedRun("stopped at once") from None
     if not history.records and folder is not None:  # a forked process has made them
@@ -138,6 +129,21 @@ def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: 
     if recipe.early_stop and stopper.stopped_epoch:
         history.stopped = f"no better held-out loss for {recipe.early_stop} epochs"
     return history
+
+
+def _least(network: Any, recipe: Recipe, data: Data, world: int) -> int:
+    """Samples a batch needs so that every process has enough. Raises TrainingError for too few."""
+    least, layer = network.SMALLEST_BATCH
+    size = min(recipe.batch, len(data.train))
+    if size < least * world:
+        of = f" on {world} devices" if world > 1 else ""
+        raise TrainingError(
+            "E416",
+            f"{layer or 'training'} needs batches of at least {least * world} samples{of}, "
+            f"got {size}",
+            f"--batch {least * world} or more",
+        )
+    return int(least * world)
 
 
 def _trainer(recipe: Recipe, place: Place, callbacks: list[Any], board: RunFolder | None) -> Any:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from convdsl.train.checkpoint import load
-from convdsl.train.problem import TrainingError
+from convdsl.train.problem import TrainingError, writing
 
 CHECKPOINTS = "checkpoints"
 #: how many of the latest are kept, beside the best
@@ -55,8 +55,9 @@ class RunFolder:
     def point(self, name: str, folder: Path) -> None:
         """Let the link ``name`` show a checkpoint, in one step."""
         temporary = self.path / f".{name}.{secrets.token_hex(4)}.tmp"
-        temporary.symlink_to(Path(CHECKPOINTS, folder.name))
-        temporary.replace(self.path / name)
+        with writing(self.path):
+            temporary.symlink_to(Path(CHECKPOINTS, folder.name))
+            temporary.replace(self.path / name)
 
     def tidy(self, best: str | None) -> None:
         """Remove all checkpoints but the latest two and the best, and what a crash left behind."""
@@ -69,13 +70,9 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One run at a time. Raises TrainingError if another has it, or it cannot be written."""
-        try:
+        with writing(self.path):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             file = (self.path / ".lock").open("w")
-        except OSError as error:
-            raise TrainingError(
-                "E422", f"cannot write to {self.path}: {error.strerror}", "choose another --out"
-            ) from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
