@@ -299,7 +299,7 @@ examples = given(
 UNHURRIED = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
 
-@settings(max_examples=12, derandomize=True, deadline=None, suppress_health_check=UNHURRIED)
+@settings(max_examples=8, derandomize=True, deadline=None, suppress_health_check=UNHURRIED)
 @examples
 def test_all_targets_agree_with_the_oracle(
     text: str, batch: int, seed: int, without: set[str]
@@ -307,7 +307,7 @@ def test_all_targets_agree_with_the_oracle(
     check_random(text, batch, seed, without)
 
 
-@settings(max_examples=12, derandomize=True, deadline=None, suppress_health_check=UNHURRIED)
+@settings(max_examples=8, derandomize=True, deadline=None, suppress_health_check=UNHURRIED)
 @given(
     text=programs(items=4, depth=3, merges=("CONCAT",)),
     batch=st.integers(1, 3),
