@@ -24,6 +24,12 @@ BLOCK = "input 8@5x3 net Block = ADD{ CONV(8) - BN | ID } - RELU - CONV(16, 1) -
         "input 8@6x6 net Pooled = CONV(8) - RELU - POOL - CONV(12) - RELU - GAP",
         # the mask of an input's own activation, and one that two gradients read
         "input 8@3x3 net Two = RELU as t - CONCAT{ CONV(8) | @t } - RELU - CONV(8)",
+        # groups whose channels are no whole bytes, and some whose are
+        "input 4@4x3 net Groups = CONV(8, groups=2) - RELU - CONV(24, groups=2) - RELU - CONV(2)",
+        "input 4@9 net Groups = CONV1D(8, groups=2) - RELU - LRN(3) - CONV1D(32, groups=4) - RELU"
+        " - CONV1D(2)",
+        "input 4@3x2 net Groups = UPCONV(8, groups=2) - RELU - UPCONV(16, groups=2) - RELU - FC(2)",
+        "input 4@5x4 net Depthwise = DWCONV(multiplier=2) - RELU - DWCONV(multiplier=3) - RELU",
     ],
 )
 def test_gradients_are_those_of_the_oracle(text: str, without: tuple[str, ...]) -> None:

@@ -219,15 +219,13 @@ def deviations(ours: Step, theirs: Step) -> dict[str, float]:
     return found
 
 
-def _marks(name: str) -> list[pytest.MarkDecorator]:
-    marks = [pytest.mark.slow] if TOYS[name].get("slow") else []
-    if name == "alexnet_groups":
-        reason = "on kernels the gradients of the first two convolutions are far off"
-        marks.append(pytest.mark.xfail(reason=reason, strict=False))
-    return marks
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=_marks(name)) for name in TOYS])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.slow] if toy.get("slow") else [])
+        for n, toy in TOYS.items()
+    ],
+)
 def test_a_training_step_is_the_same_on_all_targets(name: str) -> None:
     net = compile_toy(name)
     start = given(net, TOYS[name].get("batch", BATCH), TOYS[name].get("seed", 0))

@@ -84,6 +84,11 @@ class Group(Op):
         """How the kernel cuts its result into bands of rows, if it does."""
         return self._of_anchor().launches[-1].band
 
+    @property
+    def tiles_fill_bytes(self) -> bool:
+        """Every tile begins at a whole eight of channels, which a byte of bits is of."""
+        return self._of_anchor().launches[-1].group % 8 == 0
+
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         return tuple(value.type for value in self.outputs)
 

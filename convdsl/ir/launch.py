@@ -127,6 +127,7 @@ class Launch:
     touched: of tensors that are not read or written whole, how many elements are: expressions of
         ``n``, for `convdsl.codegen.traffic`.
     product: of a launch whose tile may be chosen (`Tail.tile`), BLOCK_M, BLOCK_N and BLOCK_K.
+    group: channels at whose multiples tiles begin anew, where the result's channels are in groups.
     """
 
     nest: Nest
@@ -137,6 +138,7 @@ class Launch:
     band: Band | None = None
     touched: Mapping[Value, str] = field(default_factory=dict)
     product: Product | None = None
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,7 @@ def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tai
             geometry.groups,
             (STEM,) if geometry.is_stem and not tail.pool else variants_of(geometry, of, tail),
         ),
+        columns if geometry.groups > 1 else 0,
     )
 
 
@@ -124,6 +125,7 @@ def grad_input(
             programs,
             variants_of(geometry, of, tail),
         ),
+        columns if geometry.groups > 1 else 0,
     )
 
 

@@ -111,10 +111,14 @@ def _sides(
 
 
 def _bits(chain: list[Node], users: dict[Value, list[Node]]) -> list[Node]:
-    """Conditions on what the epilogue has at hand: all but what a pooling makes."""
+    """Conditions on what the epilogue has at hand: all but what a pooling makes.
+
+    A kernel stores whole bytes of them, so its tiles must not begin within one.
+    """
     pointwise = (n for n in chain if n is chain[0] or n.op.pool_window is None)
     readers = (user for node in pointwise for user in users.get(node.output, []))
-    return [node for node in readers if isinstance(node.op, Bits)]
+    found = [node for node in readers if isinstance(node.op, Bits)]
+    return found if found and Group(tuple(chain), ()).tiles_fill_bytes else []
 
 
 def _reductions(
