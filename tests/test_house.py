@@ -3,6 +3,7 @@
 import ast
 import re
 import statistics
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,30 +15,19 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "convdsl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-FLOORS = {
-    "kernels": 0,
-    "_version": 1,
-    "source": 1,
-    "diagnostics": 1,
-    "errors": 1,
-    "files": 1,
-    "syntax": 2,
-    "ir": 2,
-    "ops": 3,
-    "lower": 4,
-    "passes": 4,
-    "codegen": 5,
-    "report": 5,
-    "runtime": 5,
-    "reference": 5,
-    "weights": 5,
-    "optim": 5,
-    "compiler": 6,
-    "train": 7,
-    "tuning": 7,
-    "cli": 8,
-    "__main__": 9,
-}
+
+def floors() -> dict[str, int]:
+    """Room -> floor, as the table in CONTRIBUTING.md says."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| (.*?) \|", text, flags=re.M)
+    return {
+        room.removesuffix(".py").removesuffix("/"): int(floor)
+        for floor, rooms in rows
+        for room in re.findall(r"`(.*?)`", rooms)
+    }
+
+
+FLOORS = floors()
 
 
 def room(path: Path) -> str:
@@ -46,9 +36,14 @@ def room(path: Path) -> str:
     return "" if first == "__init__" else first
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path, *, top_level_only: bool = False) -> list[str]:
     """Modules a file imports, except those only for type checkers."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     typing_only = {
         id(inner)
         for node in ast.walk(tree)
@@ -78,6 +73,10 @@ def test_imports_only_point_downward(path: Path) -> None:
             assert FLOORS[parts[1]] <= FLOORS[here], f"{here} imports {module} from above"
 
 
+def test_every_room_has_a_floor() -> None:
+    assert FLOORS.keys() == {room(path) for path in FILES} - {""}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_torch_and_triton_stay_on_their_floors(path: Path) -> None:
     here = room(path)
@@ -105,7 +104,7 @@ def test_the_median_file_stays_near_150_lines() -> None:
 def test_layer_names_live_in_ops_only(path: Path) -> None:
     """No string constant outside ops/ is the name of a layer (prose in docstrings may be)."""
     names = (set(LAYERS) | set(HEADS)) - {"ID"}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             assert node.value not in names, f"line {node.lineno} names the layer {node.value}"
 
@@ -117,7 +116,7 @@ def test_the_grammar_names_no_layer() -> None:
 
 
 def test_every_module_says_what_it_is() -> None:
-    silent = [str(p) for p in FILES if not ast.get_docstring(ast.parse(p.read_text("utf-8")))]
+    silent = [str(p) for p in FILES if not ast.get_docstring(parsed(p))]
     assert not silent
 
 

@@ -363,3 +363,17 @@ def test_two_processes_at_once(cache: Path, tmp_path: Path) -> None:
     assert outputs == ["torch.Size([1, 3])"] * 2
     assert len(generated(cache)) == 1
     assert not list(cache.glob(".*"))
+
+
+def test_maps_in_plain_pytorch_lie_as_the_filters_do() -> None:
+    """Channels last from the start, filters on one channel too; as they come if a user says so."""
+    program = "input 1@6x5 net Maps = CONV(4) - RELU - POOL(2, S=1) - CONV(3)"
+    model = convdsl.compile_text(program).module(device="cpu", target="torch")
+    x, order = torch.randn(2, 1, 6, 5), torch.channels_last
+    assert model(x).is_contiguous(memory_format=order)
+    assert model.conv.weight.stride() == (9, 1, 3, 1)
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    assert plain(x).is_contiguous()
+    torch.testing.assert_close(plain(x), model(x))
+    model.load_state_dict(plain.state_dict())
+    assert model(x).is_contiguous(memory_format=order)

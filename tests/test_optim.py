@@ -341,3 +341,19 @@ def test_the_kernels_spill_nowhere() -> None:
     ]
     facts = build_all([(k, target) for k in kernels for target in TARGETS.values()], workers=1)
     assert not [f for f in facts.values() if f.spills or f.registers > 64]
+
+
+def test_axes_of_one_have_no_say_in_the_order_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient of a 1x1 convolution channels last: torch's fused step may take it."""
+    monkeypatch.delenv("TRITON_INTERPRET")
+    weight = torch.zeros(6, 8, 1, 1).contiguous(memory_format=torch.channels_last)
+    gradient = torch.empty_strided((6, 8, 1, 1), (8, 1, 8, 8))
+    assert weight.stride() != gradient.stride()
+    assert tensor_table.in_order([weight], [gradient])
+    assert not tensor_table.in_order([weight], [torch.empty_strided((6, 8, 1, 1), (1, 6, 1, 1))])
+    mine, other = nn.Parameter(weight), nn.Parameter(torch.zeros(6, 8, 1, 1))
+    mine.grad = gradient.copy_(torch.randn(6, 8, 1, 1))
+    other.grad = gradient.contiguous()
+    convdsl.SGD([mine], momentum=0.9).step()
+    torch.optim.SGD([other], momentum=0.9).step()
+    assert torch.equal(mine, other)

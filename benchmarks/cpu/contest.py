@@ -1,8 +1,9 @@
 """One network, precision and part -> runs of ours and of every peer, which are shown to agree.
 
-A run is one training step (loss, gradients, SGD with momentum) or one inference of a batch. All
-start from the same parameters and see the same batch, each in the dtype and memory format it reads
-best, made before the clock starts. Like is compared with like:
+A run is one inference of a batch or one training step (loss, gradients, SGD with momentum): ours as
+the README shows it, ``model.training_step(convdsl.SGD(...))``, the peers' as torch's tutorials do.
+All start from the same parameters and see the same batch, each in the dtype and memory format it
+reads best, made before the clock starts. Like is compared with like:
 
 - ``fp32``: everything in float32;
 - ``bf16``: float32 parameters, computing in bfloat16; the peers do it by ``torch.autocast``;
@@ -79,8 +80,7 @@ def contenders(case: Case, ways: tuple[str, ...] = WAYS) -> Iterator[Contender]:
         dtype = torch.float32 if case.precision == "fp32" else torch.bfloat16
         ours = network.module(device="cpu", target="torch", dtype=dtype)
         ours.load_state_dict(start.state_dict())
-        # the stubs do not know this form of the call
-        ours.to(dtype=parameter, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        ours.to(parameter)
         if way == "compiled":
             ours.compile()
         given = x.to(dtype, memory_format=torch.channels_last)
@@ -89,6 +89,7 @@ def contenders(case: Case, ways: tuple[str, ...] = WAYS) -> Iterator[Contender]:
         for name, memory_format in FORMATS.items():
             peer = PEERS[case.network]()
             copy_tensors(start, peer)
+            # the stubs do not know this form of the call
             peer.to(dtype=parameter, memory_format=memory_format)  # type: ignore[call-overload]
             run = torch.compile(peer) if way == "compiled" else peer
             call = _peer(run, case.precision == "bf16")
@@ -144,7 +145,11 @@ def make_run(contender: Contender, case: Case) -> Callable[[], Tensor]:
 
         return infer
     labels = torch.arange(case.batch) % 10
-    optimizer = torch.optim.SGD(contender.module.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
+    make = convdsl.SGD if contender.is_ours else torch.optim.SGD
+    optimizer = make(contender.module.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
+    if contender.is_ours:
+        whole = contender.module.training_step(optimizer)  # type: ignore[operator]
+        return lambda: whole(x, labels)
 
     def step() -> Tensor:
         optimizer.zero_grad()

@@ -75,7 +75,7 @@ def _penalties(graph: Graph, out: Writer) -> None:
 _TABLES = {Role.LEARNED: "TABLE", Role.STATE: "STATE", Role.CONSTANT: "CONSTANTS"}
 
 
-def class_head(graph: Graph, what: str, out: Writer, base: str = "Network") -> None:
+def class_head(graph: Graph, what: str, out: Writer, base: str) -> None:
     """The first lines of the network's class, up to its methods."""
     out.line(f"class {class_name(graph)}({base}):")
     with out.indent():

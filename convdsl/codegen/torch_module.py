@@ -28,10 +28,10 @@ from torch import Tensor, nn
 def emit_torch(graph: Graph, source: str) -> str:
     """The whole file as text; deterministic to the byte."""
     support = Copier()
-    support.add("runtime.support", "Network")
+    support.add("runtime.plain", "PlainNetwork")
     body = Writer()
     emit_results_type(graph, body)
-    class_head(graph, "in plain PyTorch", body)
+    class_head(graph, "in plain PyTorch", body, "PlainNetwork")
     with body.indent():
         _outputs(graph, body)
         emit_heads(graph, body, torch_loss, wide=True)

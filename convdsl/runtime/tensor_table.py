@@ -97,14 +97,13 @@ def suits(parameters: Sequence[Tensor]) -> bool:
     device = parameters[0].device
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return False
-    return all(
-        p.dtype == torch.float32 and p.device == device and (p.is_contiguous() or dense(p))
-        for p in parameters
-    )
+    return all(p.dtype == torch.float32 and p.device == device and dense(p) for p in parameters)
 
 
 def dense(tensor: Tensor) -> bool:
     """Whether the elements fill their stretch of memory, in whatever order."""
+    if tensor.is_contiguous():
+        return True
     axes = [
         (step, size) for step, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1
     ]
@@ -119,15 +118,25 @@ def dense(tensor: Tensor) -> bool:
 def alike(tensor: Tensor, parameter: Tensor) -> Tensor:
     """``tensor`` in type, place and order in memory as ``parameter``; itself if it is so."""
     same = tensor.dtype == parameter.dtype and tensor.device == parameter.device
-    steps = zip(tensor.shape, tensor.stride(), parameter.stride(), strict=True)
-    if same and all(mine == other for size, mine, other in steps if size > 1):
+    if same and _lie_alike(tensor, parameter):
         return tensor
     return torch.empty_like(parameter).copy_(tensor)
 
 
 def in_order(parameters: Sequence[Tensor], *others: Sequence[Tensor | None]) -> bool:
     """Whether torch's fused steps may take these: they heed no strides, and all must be there."""
-    return all(
-        dense(p) and all(t is not None and t.stride() == p.stride() for t in rest)
-        for p, *rest in zip(parameters, *others, strict=True)
-    )
+    for parameter, *rest in zip(parameters, *others, strict=True):
+        if not dense(parameter):
+            return False
+        for tensor in rest:
+            if tensor is None or not _lie_alike(tensor, parameter):
+                return False
+    return True
+
+
+def _lie_alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two of one shape have their elements in the same order; axes of one have no say."""
+    if one.stride() == other.stride():
+        return True
+    steps = zip(one.shape, one.stride(), other.stride(), strict=True)
+    return all(a == b for size, a, b in steps if size > 1)

@@ -80,7 +80,9 @@ class TrainingStep:
             return result
 
     def _step(self, leaves: list[Any], tree: Any) -> Tensor:
-        self.model.zero_grad(set_to_none=True)
+        parameters = self.model.learned()
+        for parameter in parameters:
+            parameter.grad = None
         with torch.enable_grad():
             loss: Tensor = self.model(*torch.utils._pytree.tree_unflatten(leaves, tree))
             one = self.one
@@ -88,7 +90,8 @@ class TrainingStep:
                 one = self.one = torch.ones_like(loss)
             loss.backward(one)  # type: ignore[no-untyped-call]  # it would make a one every time
         self.optimizer.step()
-        self.model.zero_grad(set_to_none=True)
+        for parameter in parameters:
+            parameter.grad = None
         return loss.detach()
 
     def _graph_state(self, leaves: list[Any]) -> object:
@@ -106,9 +109,10 @@ class TrainingStep:
         return (dtype, self.model.ready(dtype), self.model.layout, asked, places, optimizer)
 
     def _on_cuda(self, leaves: list[Any]) -> bool:
-        device = next(self.model.parameters()).device
-        here = (isinstance(leaf, Tensor) and leaf.device == device for leaf in leaves)
-        return device.type == "cuda" and all(here)
+        if not all(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in leaves):
+            return False
+        device = self.model.learned()[0].device
+        return all(leaf.device == device for leaf in leaves)
 
     def _aside(self, leaves: list[Any], tree: Any) -> Tensor:
         """A step call by call, on the stream that graphs are captured on."""

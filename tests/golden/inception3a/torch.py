@@ -92,7 +92,9 @@ class TrainingStep:
             return result
 
     def _step(self, leaves: list[Any], tree: Any) -> Tensor:
-        self.model.zero_grad(set_to_none=True)
+        parameters = self.model.learned()
+        for parameter in parameters:
+            parameter.grad = None
         with torch.enable_grad():
             loss: Tensor = self.model(*torch.utils._pytree.tree_unflatten(leaves, tree))
             one = self.one
@@ -100,7 +102,8 @@ class TrainingStep:
                 one = self.one = torch.ones_like(loss)
             loss.backward(one)  # type: ignore[no-untyped-call]  # it would make a one every time
         self.optimizer.step()
-        self.model.zero_grad(set_to_none=True)
+        for parameter in parameters:
+            parameter.grad = None
         return loss.detach()
 
     def _graph_state(self, leaves: list[Any]) -> object:
@@ -118,9 +121,10 @@ class TrainingStep:
         return (dtype, self.model.ready(dtype), self.model.layout, asked, places, optimizer)
 
     def _on_cuda(self, leaves: list[Any]) -> bool:
-        device = next(self.model.parameters()).device
-        here = (isinstance(leaf, Tensor) and leaf.device == device for leaf in leaves)
-        return device.type == "cuda" and all(here)
+        if not all(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in leaves):
+            return False
+        device = self.model.learned()[0].device
+        return all(leaf.device == device for leaf in leaves)
 
     def _aside(self, leaves: list[Any], tree: Any) -> Tensor:
         """A step call by call, on the stream that graphs are captured on."""
@@ -293,15 +297,20 @@ def owner_of(root: nn.Module, path: str) -> tuple[nn.Module, str]:
     return module, name
 
 
-def parameters_of(module: nn.Module, scope: str = "") -> dict[str, nn.Parameter]:
-    """Parameters by path, shared ones under each of theirs.
+def parameters_of(
+    module: nn.Module, scope: str = "", found: dict[str, nn.Parameter] | None = None
+) -> dict[str, nn.Parameter]:
+    """Parameters by path, shared ones under each of theirs; ``found``, with them put in.
 
     What ``named_parameters`` gives, in less time: every call of a network needs it.
     """
-    found = {scope + name: p for name, p in module._parameters.items() if p is not None}
+    found = {} if found is None else found
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            found[scope + name] = parameter
     for name, child in module._modules.items():
         if child is not None:
-            found |= parameters_of(child, f"{scope}{name}.")
+            parameters_of(child, scope + name + ".", found)
     return found
 
 
@@ -389,6 +398,14 @@ class Network(nn.Module):
         if dtype == torch.float32 and all(w.dtype == dtype for w in weights.values()):
             return weights
         return {path: weight.to(dtype) for path, weight in weights.items()}
+
+    def learned(self) -> list[nn.Parameter]:
+        """``parameters()`` in less time; shared ones come several times."""
+        return list(parameters_of(self).values())
+
+    def memory_format(self, parameters: list[nn.Parameter]) -> torch.memory_format:
+        """What maps are brought into, given the network's ``parameters``."""
+        return torch.preserve_format
 
     def tensors(self) -> list[Tensor]:
         """All that the network owns: parameters, running statistics, constants."""
@@ -503,13 +520,14 @@ class Network(nn.Module):
                 f"{smallest} samples, got {len(checked[0])}: give more, or call .eval() first"
             )
         device = checked[0].device
-        parameters = list(parameters_of(self).values())
+        parameters = self.learned()
         for parameter in parameters:
             if parameter.device != device:
                 places = f"the input is on {device}, the network on {parameter.device}"
                 raise ValueError(f"{places}: move one of them with .to(device)")
         dtype = self.compute_dtype(checked[0], parameters[0] if parameters else None)
-        return [x.to(dtype) for x in checked]
+        order = self.memory_format(parameters)
+        return [x.to(dtype, memory_format=order) if x.dim() == 4 else x.to(dtype) for x in checked]
 
     def _outputs(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         names = [*self.working(), *(self.HIDDEN if self.training else ())]
@@ -539,7 +557,29 @@ class Network(nn.Module):
         return self.RESULT(*(outputs.get(name) for name in self.OUTPUTS))
 
 
-class Inception3a(Network):
+class PlainNetwork(Network):
+    """Base of a network in plain PyTorch.
+
+    It starts channels last in memory, which its convolutions and poolings are quickest in. Maps
+    follow the filters: after ``.to(memory_format=torch.contiguous_format)`` they stay as they come.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for weight in self.parameters():
+            if weight.dim() == 4:
+                # unlike contiguous(), this gives filters on one channel the strides torch asks for
+                weight.data = weight.data.to(memory_format=torch.channels_last)
+
+    def memory_format(self, parameters: list[nn.Parameter]) -> torch.memory_format:
+        order = torch.channels_last
+        filters = [p for p in parameters if p.dim() == 4]
+        if filters and all(weight.is_contiguous(memory_format=order) for weight in filters):
+            return order
+        return torch.preserve_format
+
+
+class Inception3a(PlainNetwork):
     """Inception3a in plain PyTorch."""
 
     TABLE = {

@@ -1478,7 +1478,9 @@ class TrainingStep:
             return result
 
     def _step(self, leaves: list[Any], tree: Any) -> Tensor:
-        self.model.zero_grad(set_to_none=True)
+        parameters = self.model.learned()
+        for parameter in parameters:
+            parameter.grad = None
         with torch.enable_grad():
             loss: Tensor = self.model(*torch.utils._pytree.tree_unflatten(leaves, tree))
             one = self.one
@@ -1486,7 +1488,8 @@ class TrainingStep:
                 one = self.one = torch.ones_like(loss)
             loss.backward(one)  # type: ignore[no-untyped-call]  # it would make a one every time
         self.optimizer.step()
-        self.model.zero_grad(set_to_none=True)
+        for parameter in parameters:
+            parameter.grad = None
         return loss.detach()
 
     def _graph_state(self, leaves: list[Any]) -> object:
@@ -1504,9 +1507,10 @@ class TrainingStep:
         return (dtype, self.model.ready(dtype), self.model.layout, asked, places, optimizer)
 
     def _on_cuda(self, leaves: list[Any]) -> bool:
-        device = next(self.model.parameters()).device
-        here = (isinstance(leaf, Tensor) and leaf.device == device for leaf in leaves)
-        return device.type == "cuda" and all(here)
+        if not all(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in leaves):
+            return False
+        device = self.model.learned()[0].device
+        return all(leaf.device == device for leaf in leaves)
 
     def _aside(self, leaves: list[Any], tree: Any) -> Tensor:
         """A step call by call, on the stream that graphs are captured on."""
@@ -1679,15 +1683,20 @@ def owner_of(root: nn.Module, path: str) -> tuple[nn.Module, str]:
     return module, name
 
 
-def parameters_of(module: nn.Module, scope: str = "") -> dict[str, nn.Parameter]:
-    """Parameters by path, shared ones under each of theirs.
+def parameters_of(
+    module: nn.Module, scope: str = "", found: dict[str, nn.Parameter] | None = None
+) -> dict[str, nn.Parameter]:
+    """Parameters by path, shared ones under each of theirs; ``found``, with them put in.
 
     What ``named_parameters`` gives, in less time: every call of a network needs it.
     """
-    found = {scope + name: p for name, p in module._parameters.items() if p is not None}
+    found = {} if found is None else found
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            found[scope + name] = parameter
     for name, child in module._modules.items():
         if child is not None:
-            found |= parameters_of(child, f"{scope}{name}.")
+            parameters_of(child, scope + name + ".", found)
     return found
 
 
@@ -1775,6 +1784,14 @@ class Network(nn.Module):
         if dtype == torch.float32 and all(w.dtype == dtype for w in weights.values()):
             return weights
         return {path: weight.to(dtype) for path, weight in weights.items()}
+
+    def learned(self) -> list[nn.Parameter]:
+        """``parameters()`` in less time; shared ones come several times."""
+        return list(parameters_of(self).values())
+
+    def memory_format(self, parameters: list[nn.Parameter]) -> torch.memory_format:
+        """What maps are brought into, given the network's ``parameters``."""
+        return torch.preserve_format
 
     def tensors(self) -> list[Tensor]:
         """All that the network owns: parameters, running statistics, constants."""
@@ -1889,13 +1906,14 @@ class Network(nn.Module):
                 f"{smallest} samples, got {len(checked[0])}: give more, or call .eval() first"
             )
         device = checked[0].device
-        parameters = list(parameters_of(self).values())
+        parameters = self.learned()
         for parameter in parameters:
             if parameter.device != device:
                 places = f"the input is on {device}, the network on {parameter.device}"
                 raise ValueError(f"{places}: move one of them with .to(device)")
         dtype = self.compute_dtype(checked[0], parameters[0] if parameters else None)
-        return [x.to(dtype) for x in checked]
+        order = self.memory_format(parameters)
+        return [x.to(dtype, memory_format=order) if x.dim() == 4 else x.to(dtype) for x in checked]
 
     def _outputs(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         names = [*self.working(), *(self.HIDDEN if self.training else ())]
