@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Argument, Schedule, Tail
-from convdsl.ir.op import Layer, Op, Window
+from convdsl.ir.op import Layer, Window
 from convdsl.ir.types import DType, TensorType
+from convdsl.ops._map_gradient import MapGradient
 from convdsl.ops._pooling import pooling_launch
 from convdsl.ops._sum_pooling import sum_launch
 
@@ -95,19 +96,10 @@ class ChannelPooling(Layer):
 
 
 @dataclass(frozen=True)
-class ChannelPoolingGradient(Op):
+class ChannelPoolingGradient(MapGradient):
     """dx from (dy, index) of a maximum, each channel what it won, or from (dy,) of a mean."""
 
     of: ChannelPooling
-    x: TensorType
-    has_epilogue = True
-
-    @property
-    def title(self) -> str:
-        return f"{self.of.title}_gradient"
-
-    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
-        return (self.x,)
 
     def reference(self, *operands: str) -> tuple[str, ...]:
         dy, *index = operands

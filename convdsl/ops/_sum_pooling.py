@@ -12,8 +12,9 @@ from convdsl.ir.arguments import shared_arguments
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Argument, Schedule, Tail
-from convdsl.ir.op import Op, Window
+from convdsl.ir.op import Window
 from convdsl.ir.types import TensorType
+from convdsl.ops._map_gradient import MapGradient
 from convdsl.ops._pooling import Pooling, pooling_launch
 from convdsl.ops._window import over_a_map
 
@@ -42,26 +43,10 @@ class SumPooling(Pooling):
 
 
 @dataclass(frozen=True)
-class SumPoolingGradient(Op):
+class SumPoolingGradient(MapGradient):
     """dx from (dy[, weight]): every window hands its share back to each pixel it covers."""
 
     of: SumPooling
-    x: TensorType
-    has_epilogue = True
-
-    @property
-    def title(self) -> str:
-        return f"{self.of.title}_gradient"
-
-    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
-        return (self.x,)
-
-    def reference(self, *operands: str) -> tuple[str, ...]:
-        dy, *weight = operands
-        (forward,) = self.of.reference("x", *weight)
-        zeros = f"{dy}.new_zeros(({dy}.shape[0], *{self.x.shape}))"
-        # the layer is linear, so its gradient does not depend on the place it is taken at
-        return (f"torch.func.vjp(lambda x: {forward}, {zeros})[1]({dy})[0]",)
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         dy, weight = node.inputs[0], next(iter(node.parameters), None)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Schedule, Tail
-from convdsl.ir.op import Op, op
-from convdsl.ir.types import TensorType
+from convdsl.ir.op import op
 from convdsl.ops._adaptive_pooling import AdaptivePooling, adaptive_launch
+from convdsl.ops._map_gradient import MapGradient
 from convdsl.ops.avgpool import AvgPool
 
 
@@ -46,26 +46,10 @@ class AdaptiveAvgPool(AdaptivePooling):
 
 
 @dataclass(frozen=True)
-class AdaptiveAvgPoolGradient(Op):
+class AdaptiveAvgPoolGradient(MapGradient):
     """dx from dy: every window hands its share back to each pixel it covers."""
 
     of: AdaptiveAvgPool
-    x: TensorType
-    has_epilogue = True
-
-    @property
-    def title(self) -> str:
-        return f"{self.of.title}_gradient"
-
-    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
-        return (self.x,)
-
-    def reference(self, *operands: str) -> tuple[str, ...]:
-        (dy,) = operands
-        (forward,) = self.of.reference("x")
-        zeros = f"{dy}.new_zeros(({dy}.shape[0], *{self.x.shape}))"
-        # the layer is linear, so its gradient does not depend on the place it is taken at
-        return (f"torch.func.vjp(lambda x: {forward}, {zeros})[1]({dy})[0]",)
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         dy = node.inputs[0]

@@ -7,8 +7,9 @@ from convdsl.ir.arguments import Pair, field, one_or, padding
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Schedule, Tail
-from convdsl.ir.op import Op, op
+from convdsl.ir.op import op
 from convdsl.ir.types import DType, TensorType
+from convdsl.ops._map_gradient import MapGradient
 from convdsl.ops._pooling import Pooling, pooling_launch
 from convdsl.ops._window import Padding, as_map, over_a_map
 
@@ -94,19 +95,10 @@ _IN_A_TILE = ((1, 2), (2, 1), (2, 2))
 
 
 @dataclass(frozen=True)
-class MaxPoolGradient(Op):
+class MaxPoolGradient(MapGradient):
     """dx from (dy, index): every pixel gets dy of the windows it won."""
 
     of: MaxPool
-    x: TensorType
-    has_epilogue = True
-
-    @property
-    def title(self) -> str:
-        return f"{self.of.title}_gradient"
-
-    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
-        return (self.x,)
 
     def reference(self, *operands: str) -> tuple[str, ...]:
         x, small = as_map(self.x), as_map(self.of.shape(self.x))

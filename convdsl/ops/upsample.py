@@ -11,9 +11,10 @@ from convdsl.ir.arguments import Pair, choice, field, flag, one_or, pair
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Argument, Nest, Schedule, Tail
-from convdsl.ir.op import Op, ShapeError, Window, op
+from convdsl.ir.op import ShapeError, Window, op
 from convdsl.ir.types import TensorType
 from convdsl.ops._axes import Spatial, axes_of, spread
+from convdsl.ops._map_gradient import MapGradient
 from convdsl.ops._rows import block_launch
 from convdsl.ops._sum_pooling import sum_launch
 from convdsl.ops._window import as_map
@@ -125,26 +126,10 @@ class Upsample(Spatial):
 
 
 @dataclass(frozen=True)
-class UpsampleGradient(Op):
+class UpsampleGradient(MapGradient):
     """dx from dy: every pixel collects from the places it was spread to, by the same weights."""
 
     of: Upsample
-    x: TensorType
-    has_epilogue = True
-
-    @property
-    def title(self) -> str:
-        return f"{self.of.title}_gradient"
-
-    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
-        return (self.x,)
-
-    def reference(self, *operands: str) -> tuple[str, ...]:
-        (dy,) = operands
-        (forward,) = self.of.reference("x")
-        zeros = f"{dy}.new_zeros(({dy}.shape[0], *{self.x.shape}))"
-        # upsampling is linear, so its gradient does not depend on the place it is taken at
-        return (f"torch.func.vjp(lambda x: {forward}, {zeros})[1]({dy})[0]",)
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         dy = node.inputs[0]
