@@ -32,10 +32,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from convdsl.compiler import OPTIONAL, Network
+from convdsl.compiler import Network
 from convdsl.ir.graph import Graph, Node, Value
 from convdsl.ir.reduction import RowReduction
 from convdsl.ir.types import DType
+from convdsl.pipeline import OPTIONAL
 
 #: passes that only tidy up
 TIDY = frozenset({"drop_identity", "drop_dead"})

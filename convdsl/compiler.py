@@ -1,13 +1,12 @@
 """Source text -> `Network`: every stage of one program, each worked out when first asked for.
 
-The order of the passes is `PIPELINE`; the graph is verified after every one. Imports neither
-torch nor triton: only `Network.module` does.
+Imports neither torch nor triton: only `Network.module` and `Network.fold` do.
 """
 
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,24 +21,17 @@ from convdsl.ir.graph import Graph
 from convdsl.ir.printer import print_graph
 from convdsl.ir.verify import verify
 from convdsl.lower import Lowered, Options, lower
-from convdsl.passes.choose_tiles import choose_tiles
-from convdsl.passes.differentiate import differentiate
-from convdsl.passes.drop_dead import drop_dead
-from convdsl.passes.drop_identity import drop_identity
-from convdsl.passes.drop_training_outputs import drop_training_outputs
-from convdsl.passes.fuse_epilogues import fuse_epilogues
-from convdsl.passes.fuse_prologues import fuse_prologues
-from convdsl.passes.hoist_pool_gradient import hoist_pool_gradient
-from convdsl.passes.merge_siblings import merge_siblings
-from convdsl.passes.pack_masks import pack_masks
-from convdsl.passes.place_slices import place_slices
+from convdsl.passes.fold_norms import fold_norms
 from convdsl.passes.plan_memory import MemoryPlan, plan
-from convdsl.passes.pool_first import pool_first
-from convdsl.passes.recompute_masks import recompute_masks
-from convdsl.passes.split_layers import split_layers
 from convdsl.passes.step_at_once import AtOnce, step_at_once
-from convdsl.passes.use_library import use_library
-from convdsl.passes.use_running_statistics import use_running_statistics
+from convdsl.pipeline import (
+    INFERENCE_PIPELINE,
+    OPTIONAL,
+    PIPELINE,
+    TORCH_PIPELINE,
+    optional,
+    run_passes,
+)
 from convdsl.report.costs import Costs, measure
 from convdsl.report.document import report
 from convdsl.report.quantities import COMPUTE_BYTES
@@ -56,75 +48,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Pass = tuple[str, Callable[[Graph], Graph]]
-
-PIPELINE: tuple[Pass, ...] = (
-    ("drop_identity", drop_identity),
-    ("differentiate", differentiate),
-    ("split_layers", split_layers),
-    # before drop_dead: it is what makes the un-pooled activation dead
-    ("hoist_pool_gradient", hoist_pool_gradient),
-    ("recompute_masks", recompute_masks),
-    ("pack_masks", pack_masks),
-    ("drop_dead", drop_dead),
-    ("use_library", use_library),
-    ("merge_siblings", merge_siblings),
-    ("fuse_epilogues", fuse_epilogues),
-    ("fuse_prologues", fuse_prologues),
-    ("place_slices", place_slices),
-    ("choose_tiles", choose_tiles),
-)
-INFERENCE_PIPELINE: tuple[Pass, ...] = (
-    ("drop_identity", partial(drop_identity, training=False)),
-    ("drop_training_outputs", drop_training_outputs),
-    ("use_running_statistics", use_running_statistics),
-    ("drop_dead", drop_dead),
-    ("use_library", use_library),
-    ("fuse_epilogues", fuse_epilogues),
-    ("place_slices", place_slices),
-    ("choose_tiles", choose_tiles),
-)
-TORCH_PIPELINE: tuple[Pass, ...] = (("pool_first", pool_first),)
-#: passes that may be left out (`Network.without`); the others give the graph its meaning
-OPTIONAL = frozenset(
-    {
-        "drop_identity",
-        "hoist_pool_gradient",
-        "recompute_masks",
-        "pack_masks",
-        "drop_dead",
-        "merge_siblings",
-        "fuse_epilogues",
-        "fuse_prologues",
-        "place_slices",
-        "choose_tiles",
-        "use_library",
-        "pool_first",
-        "step_at_once",
-    }
-)
 STAGES = ("ast", "ir", "fused", "triton", "torch")
-
-
-def run_passes(graph: Graph, pipeline: tuple[Pass, ...], without: Iterable[str] = ()) -> Graph:
-    """The graph after every pass of the pipeline but those named, verified after each."""
-    skipped = _optional(without)
-    for name, run in pipeline:
-        if name not in skipped:
-            graph = run(graph)
-            verify(graph, name)
-    return graph
-
-
-def _optional(names: Iterable[str]) -> frozenset[str]:
-    """The names as a set. Raises ValueError for one that is no optional pass."""
-    given = frozenset([names] if isinstance(names, str) else names)
-    if unknown := given - OPTIONAL:
-        name = min(unknown)
-        why = "always runs" if any(name == other for other, _ in PIPELINE) else "is no pass"
-        others = ", ".join(sorted(OPTIONAL))
-        raise ValueError(f"{name} {why}; those that may be left out: {others}")
-    return given
 
 
 @dataclass(frozen=True)
@@ -214,8 +138,7 @@ class Network:
     def traffic(self, batch: int, dtype: str = "fp32") -> Traffic:
         """Bytes that a training step on the fused kernels reads and writes, kernel by kernel.
 
-        dtype: ``fp32``, ``bf16`` or ``fp16``. What counts: see `convdsl.codegen.traffic`. Raises
-        ValueError for a batch below 1 or another dtype.
+        dtype: as of `plan`. Raises ValueError. What counts: see `convdsl.codegen.traffic`.
         """
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
@@ -225,7 +148,7 @@ class Network:
     def table(self, batch: int | None = None, dtype: str = "fp32", flat: bool = False) -> str:
         """The table of `convdsl compile` as plain text.
 
-        batch: adds the training-memory plan. flat: every repetition in rows of its own.
+        batch: adds the memory plan. flat: every repetition in rows of its own.
         """
         memory = None if batch is None else self.plan(batch, dtype)
         return table(
@@ -289,6 +212,18 @@ class Network:
 
         return make_module(self, device, dtype, target, layout, kernels)
 
+    def fold(self, trained: "nn.Module") -> "nn.Module":
+        """A module for inference with the weights of ``trained``, a module of this network, as now.
+
+        Batch normalisation goes into the convolution or dense layer before it (Jacob et al., 2018,
+        section 3.2). Raises ValueError for a module of another network.
+        """
+        from convdsl.runtime.fold import folded_module
+
+        graph, folds = fold_norms(self.graph)
+        network = replace(self, lowered=replace(self.lowered, graph=graph))
+        return folded_module(network, folds, trained)
+
     def __repr__(self) -> str:
         show = self.graph.notation.show
         ends = ", ".join(show(v.type) for v in self.graph.inputs)
@@ -313,7 +248,7 @@ def compile_source(
     passes: of the optional ones those that run, all by default. Raises CompileError with every
     diagnostic found, ValueError for an unknown pass.
     """
-    without = () if passes is None else tuple(sorted(OPTIONAL - _optional(passes)))
+    without = () if passes is None else tuple(sorted(OPTIONAL - optional(passes)))
     program = parse_listing(source) if is_listing(source) else parse(source)
     options = options or Options()
     lowered = lower(program, options)

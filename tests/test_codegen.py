@@ -15,7 +15,6 @@ from torch import Tensor, nn
 import convdsl
 from convdsl.codegen.torch_module import emit_torch
 from convdsl.codegen.triton_module import emit_triton
-from convdsl.compiler import INFERENCE_PIPELINE, OPTIONAL, PIPELINE, run_passes
 from convdsl.ir.graph import Graph
 from convdsl.ir.types import TensorType
 from convdsl.ops.concat import Concat
@@ -25,6 +24,7 @@ from convdsl.ops.fc import Fc
 from convdsl.ops.flatten import Flatten
 from convdsl.ops.identity import Identity
 from convdsl.ops.relu import Relu
+from convdsl.pipeline import INFERENCE_PIPELINE, OPTIONAL, PIPELINE, run_passes
 from convdsl.reference import run_forward
 from convdsl.runtime.load import load_text
 from tests.graphs import NETWORKS, GraphMaker, lenet_like, network, random_inputs, random_parameters

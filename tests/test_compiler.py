@@ -5,7 +5,7 @@ import json
 import pytest
 
 import convdsl
-from convdsl.compiler import OPTIONAL
+from convdsl.pipeline import OPTIONAL
 
 TEXT = "input 8x8x1\nlet n = 10\nnet Small = CONV(4) - RELU - POOL - FC(n), SOFTMAX"
 

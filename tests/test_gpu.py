@@ -10,7 +10,7 @@ from torch import Tensor
 
 import convdsl
 from convdsl.codegen.triton_module import emit_triton
-from convdsl.compiler import INFERENCE_PIPELINE, PIPELINE, run_passes
+from convdsl.pipeline import INFERENCE_PIPELINE, PIPELINE, run_passes
 from convdsl.reference import run_forward
 from convdsl.runtime import tuned
 from convdsl.runtime.load import load_text

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_model
 from torch import Tensor, nn
 
 import convdsl
-from convdsl.compiler import OPTIONAL, Network
+from convdsl.compiler import Network
+from convdsl.pipeline import OPTIONAL
 from convdsl.runtime.cache import cache_dir
 from convdsl.runtime.load import load_text
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from convdsl.codegen.traffic import launch_moves
-from convdsl.compiler import OPTIONAL, PIPELINE, Network, compile_text
+from convdsl.compiler import Network, compile_text
 from convdsl.ir.graph import Node
 from convdsl.ir.group import members
 from convdsl.ops._siblings import SiblingConv, SiblingGradWeight, SiblingStatistics
 from convdsl.ops._stack import Stack
+from convdsl.pipeline import OPTIONAL, PIPELINE
 from convdsl.reference import run_backward, run_forward
 from tests.graphs import random_inputs, random_parameters
 from tests.kernel_driver import run

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from convdsl.compiler import INFERENCE_PIPELINE, OPTIONAL, PIPELINE, run_passes
 from convdsl.ir.graph import Graph, Node, Value
 from convdsl.ir.group import Group
 from convdsl.ir.printer import print_graph
@@ -23,6 +22,7 @@ from convdsl.passes.differentiate import differentiate
 from convdsl.passes.drop_dead import drop_dead
 from convdsl.passes.plan_memory import plan
 from convdsl.passes.pool_first import pool_first
+from convdsl.pipeline import INFERENCE_PIPELINE, OPTIONAL, PIPELINE, run_passes
 from convdsl.reference import run_backward, run_forward
 from tests.graphs import (
     NETWORKS,

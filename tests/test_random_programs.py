@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import convdsl
-from convdsl.compiler import OPTIONAL, Network
+from convdsl.compiler import Network
 from convdsl.ir.graph import Graph, Output, Parameter, Role
 from convdsl.ir.head import Labels
 from convdsl.ir.op import LAYERS
+from convdsl.pipeline import OPTIONAL
 from convdsl.reference import Values, run_backward, run_forward
 from convdsl.runtime.support import started
 from tests.empty_cache import empty_cache

@@ -1,9 +1,10 @@
 """One network, precision and part -> runs of ours and of every peer, which are shown to agree.
 
-A run is one inference of a batch or one training step (loss, gradients, SGD with momentum): ours as
-the README shows it, ``model.training_step(convdsl.SGD(...))``, the peers' as torch's tutorials do.
-All start from the same parameters and see the same batch, each in the dtype and memory format it
-reads best, made before the clock starts. Like is compared with like:
+A run is one inference of a batch or one training step (loss, gradients, SGD with momentum). Ours
+is as the README shows it, ``net.fold(model)`` and ``model.training_step(convdsl.SGD(...))``, the
+peers' as torch's tutorials have it. All start from the same parameters and see the same batch, each
+in the dtype and memory format it reads best, made before the clock starts. Like is compared with
+like:
 
 - ``fp32``: everything in float32;
 - ``bf16``: float32 parameters, computing in bfloat16; the peers do it by ``torch.autocast``;
@@ -81,6 +82,8 @@ def contenders(case: Case, ways: tuple[str, ...] = WAYS) -> Iterator[Contender]:
         ours = network.module(device="cpu", target="torch", dtype=dtype)
         ours.load_state_dict(start.state_dict())
         ours.to(parameter)
+        if case.part == "inference":
+            ours = network.fold(ours)
         if way == "compiled":
             ours.compile()
         given = x.to(dtype, memory_format=torch.channels_last)

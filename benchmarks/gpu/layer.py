@@ -16,10 +16,11 @@ from torch import Tensor
 from benchmarks.gpu.networks import channels_last
 from convdsl.codegen.launches import Part
 from convdsl.codegen.triton_module import emit_triton
-from convdsl.compiler import INFERENCE_PIPELINE, PIPELINE, Network, run_passes
+from convdsl.compiler import Network
 from convdsl.ir.graph import Graph, Node, Output
 from convdsl.ops._conv_layer import Convolution
 from convdsl.ops._convolution import Geometry
+from convdsl.pipeline import INFERENCE_PIPELINE, PIPELINE, run_passes
 from convdsl.runtime.load import load_text
 
 #: what is timed, by when its launches run

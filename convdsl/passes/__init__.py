@@ -1,1 +1,1 @@
-"""Graph -> Graph, one verb and one equation a file; `convdsl.compiler.PIPELINE` is their order."""
+"""Graph -> Graph, one verb and one equation a file; `convdsl.pipeline.PIPELINE` is their order."""
