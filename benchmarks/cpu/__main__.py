@@ -7,15 +7,17 @@
     python -m benchmarks.cpu --processor --threads 1   # where the machine has other work, too
 
 A row shows the median of our better way and of the best peer, how far apart the middle half of
-the rounds lies, and the ratio best peer / ours: above 1, ours is quicker. Before anything is
-timed, all must agree on two losses, or on the logits. Without a C++ compiler, which torch.compile
-needs, only eager is run. ``--processor`` takes processor time instead of the wall's, summed over
-the threads: other work disturbs it less, but with several threads it counts their waiting.
+the rounds lies, and the median of the rounds' ratios best peer / ours: above 1, ours is quicker.
+Before anything is timed, all must agree on two losses, or on the logits. Without a C++ compiler,
+which torch.compile needs, only eager is run. ``--processor`` takes processor time instead of the
+wall's, summed over the threads: other work disturbs it less, but with several threads it counts
+their waiting.
 """
 
 import gc
 import json
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -132,8 +134,12 @@ def best(times: dict[str, Times], ours: bool) -> str:
 
 
 def ratio(times: dict[str, Times]) -> float:
-    """Best peer / ours: above 1, ours is quicker."""
-    return times[best(times, False)].median / times[best(times, True)].median
+    """Best peer / ours, the median over the rounds: above 1, ours is quicker.
+
+    Round by round, because a machine is slower in some minutes than in others.
+    """
+    mine, theirs = times[best(times, True)].rounds, times[best(times, False)].rounds
+    return statistics.median(b / a for a, b in zip(mine, theirs, strict=True))
 
 
 def line(case: Case, times: dict[str, Times]) -> str:
