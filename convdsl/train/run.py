@@ -13,6 +13,8 @@ from convdsl.train.augment import check_kinds
 from convdsl.train.batches import Batches
 from convdsl.train.data.normalise import Normalisation, measure
 from convdsl.train.data.parts import Data, Request
+from convdsl.train.data.pictures import left_out
+from convdsl.train.data.stream import Stream
 from convdsl.train.history import History
 from convdsl.train.keeper import InterruptedRun, Keeper, Storage
 from convdsl.train.lightning import EarlyStopping, EMAWeightAveraging, MisconfigurationException, pl
@@ -99,9 +101,7 @@ def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: 
     model = _described(lit, data, request, recipe, setting)
     lit.normalisation = tuple(Normalisation.from_json(n) for n in model["normalisation"])
     lit.augment = kinds
-    history = History(
-        folder=None if folder is None else folder.path, notes=data.notes, network=network, data=data
-    )
+    history = History(folder=None if folder is None else folder.path, network=network, data=data)
     shown = Progress(setting.streams, recipe.epochs, recipe.batch, setting.name)
     keeper = Keeper(history, folder, model, len(data.train), recipe.save_every, shown.show)
     stopper = EarlyStopping("val_loss", patience=max(1, recipe.early_stop), check_finite=False)
@@ -126,6 +126,9 @@ def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: 
         raise InterruptedRun("stopped at once") from None
     if not history.records and folder is not None:  # a forked process has made them
         keeper.load_state_dict(folder.latest()[1]["training"]["callbacks"]["Keeper"])
+    parts = (data.train, data.test)
+    bad = {name: why for p in parts if isinstance(p, Stream) for name, why in p.bad.items()}
+    history.notes = (*data.notes, *left_out(bad))
     if recipe.early_stop and stopper.stopped_epoch:
         history.stopped = f"no better held-out loss for {recipe.early_stop} epochs"
     return history
