@@ -30,7 +30,7 @@ from convdsl.train.run import Place
 from convdsl.train.run_folder import RunFolder
 from tests.train_cases import TINY, arrays, fit, same, state
 
-pytestmark = pytest.mark.usefixtures("quick_disk")
+pytestmark = pytest.mark.usefixtures("quick_training")
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -136,7 +136,7 @@ def test_another_number_of_classes(run: Run) -> None:
         (("--resume", "--out", "none"), 1, ("error[E421]", "no checkpoint")),
         (("--init", "none.safetensors"), 2, ("error[E300]",)),
         (("--freeze", "nothing*"), 1, ("error[E416]", "conv.weight")),
-        (("--strategy", "fsdp", "--accelerator", "cpu"), 1, ("error[E416]", "FSDP")),
+        (("--accelerator", "cuda", "--devices", "3"), 1, ("error[E416]", "cuda")),
         (("-D", "N=2"), 1, ("error[E2",)),
     ],
 )
@@ -265,7 +265,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
 
 
 def _step(model: Any, x: Tensor, y: Tensor) -> None:
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    optimizer = convdsl.SGD(model.parameters(), 0.1)
     model(x, y).backward()
     optimizer.step()
 

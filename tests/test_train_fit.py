@@ -22,7 +22,7 @@ from convdsl.train.random_numbers import mixed, normal, uniform
 from convdsl.train.recipe import make_recipe
 from tests.train_cases import TINY, arrays, fit, same, state
 
-pytestmark = pytest.mark.usefixtures("quick_disk")
+pytestmark = pytest.mark.usefixtures("quick_training")
 
 
 def code(caught: pytest.ExceptionInfo[TrainingError]) -> str:

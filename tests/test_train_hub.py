@@ -18,7 +18,7 @@ from convdsl.train.problem import TrainingError
 from tests.test_train_fit import stop_at
 from tests.train_cases import arrays, fit, same, state
 
-pytestmark = pytest.mark.usefixtures("quick_disk")
+pytestmark = pytest.mark.usefixtures("quick_training")
 
 CLASSES = ("classes", (), 4.0, -100.0)
 SMALL = Request({"x": (1, 4, 4)}, CLASSES)

@@ -17,6 +17,7 @@ from convdsl.train.problem import TrainingError
 from convdsl.train.random_numbers import mixed, seed_device
 from convdsl.train.recipe import Recipe, make_recipe
 from convdsl.train.score import Score
+from convdsl.train.sharded import shard
 from convdsl.train.smoothing import smoothed
 
 
@@ -86,6 +87,11 @@ class LitNetwork(pl.LightningModule):
             made = [augment(x, self.augment, draw) if x.dim() == 4 else x for x in made]
         return made
 
+    def configure_model(self) -> None:
+        """Under a strategy that shares parameters out, share them."""
+        if self.device_mesh is not None:
+            shard(self.network, self.device_mesh, self.network.dtype)
+
     def training_step(self, batch: Any, index: int) -> Tensor:
         """The mean loss of a batch. Random numbers are those of (seed, epoch, batch, process)."""
         recipe, epoch = self.recipe, self.current_epoch
@@ -144,13 +150,19 @@ class LitNetwork(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["lit"] = {"train_losses": list(self._train_losses)}
+        losses = torch.stack(self._train_losses or [torch.zeros((), device=self.device)])
+        # a row for each process, which alone knows its own
+        rows: Any = self.all_gather(losses)
+        rows = rows.view(-1, len(losses))[:, : len(self._train_losses)]
+        checkpoint["lit"] = {"train_losses": rows}
         if self._plateau is not None:
             checkpoint["lit"]["plateau"] = self._plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         mine = checkpoint.get("lit", {})
-        self._train_losses = list(mine.get("train_losses", ()))
+        rows = mine.get("train_losses", torch.zeros(1, 0))
+        same = len(rows) == self.trainer.world_size
+        self._train_losses = list(rows[self.global_rank] if same else rows.mean(0))
         self._waiting = mine.get("plateau")
 
     def on_train_start(self) -> None:

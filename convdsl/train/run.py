@@ -26,6 +26,7 @@ from convdsl.train.random_numbers import mixed
 from convdsl.train.recipe import Recipe
 from convdsl.train.resume import check_same
 from convdsl.train.run_folder import RunFolder
+from convdsl.train.sharded import Sharded
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,6 @@ class _Loaders(pl.LightningDataModule):
 def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: Setting) -> History:
     """Train to the end. Raises TrainingError, and InterruptedRun when told to stop."""
     network, folder = lit.network, setting.folder
-    if setting.saved is not None and setting.place.strategy.startswith("fsdp"):
-        raise TrainingError("E416", "fsdp cannot resume a run", "start a new one with --init")
     kinds = data.augment if recipe.augment is None else recipe.augment
     shapes = list(request.inputs.values())
     channels = shapes[0][0] if len(shapes) == 1 and len(shapes[0]) == 3 else 0
@@ -164,7 +163,7 @@ def _trainer(recipe: Recipe, place: Place, callbacks: list[Any], board: RunFolde
             accelerator=place.accelerator,
             devices=place.devices,
             num_nodes=place.nodes,
-            strategy=place.strategy,
+            strategy=Sharded() if place.strategy == "fsdp" else place.strategy,
             precision="16-mixed" if recipe.precision == "fp16" else "32-true",
             gradient_clip_val=recipe.clip or None,
             deterministic=recipe.deterministic or None,
@@ -178,6 +177,10 @@ def _trainer(recipe: Recipe, place: Place, callbacks: list[Any], board: RunFolde
             enable_model_summary=False,
         )
     except (ValueError, RuntimeError, MisconfigurationException) as error:
+        if "accelerator" in str(error).lower():
+            raise TrainingError(
+                "E416", f"there is no accelerator {place.accelerator!r} here", "--accelerator auto"
+            ) from error
         # Lightning's own words for devices and strategies
         raise TrainingError("E416", str(error).splitlines()[0]) from error
 
