@@ -97,12 +97,26 @@ def test_a_resumed_run_is_the_whole_one_to_the_bit(
     with monkeypatch.context() as patch, pytest.raises(InterruptedRun):
         stop_at(patch, step)
         fit(tmp_path, **settings)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert state(tmp_path)["model"]["step"] == step
     history = fit(tmp_path, resume=True, **settings)
     assert len(history.records) == 3
     assert same(state(tmp_path), whole(number))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_step_in_one_call_is_the_same_to_the_bit(
+    whole: Callable[[int], dict[str, Any]],
+    number: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a CUDA device, where it is one graph."""
+    monkeypatch.setattr("convdsl.train.run._at_once", lambda *_: True)
+    fit(tmp_path, **SETTINGS[number])
+    assert same(state(tmp_path), whole(number))
 
 
 def test_a_finished_run_is_resumed_to_nothing_more(tmp_path: Path) -> None:

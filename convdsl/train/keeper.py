@@ -108,6 +108,11 @@ class Keeper(CheckpointCallback):
             raise KeyboardInterrupt
         self._asked.set()
 
+    def on_exception(
+        self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException
+    ) -> None:
+        self.teardown(trainer, pl_module, "fit")  # Lightning does not, and signals are the user's
+
     def teardown(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", stage: str) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)

@@ -41,7 +41,7 @@ with warnings.catch_warnings():
     from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging
     from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
     from lightning.pytorch.plugins.io import CheckpointIO
-    from lightning.pytorch.strategies import ModelParallelStrategy
+    from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
 
 __all__ = [
     "Callback",
@@ -51,6 +51,7 @@ __all__ = [
     "EarlyStopping",
     "MisconfigurationException",
     "ModelParallelStrategy",
+    "SingleDeviceStrategy",
     "pl",
     "quietly",
 ]

@@ -63,6 +63,9 @@ class LitNetwork(pl.LightningModule):
         self.augment = augment
         #: of the whole run; 0: the trainer knows
         self.steps = 0
+        #: a step is one call, `Network.training_step`, which clips and steps the optimiser itself
+        self.at_once = False
+        self._step: Any = None
         self.finite = Finite()
         self._score = Score()
         self._train_losses: list[Tensor] = []
@@ -100,12 +103,27 @@ class LitNetwork(pl.LightningModule):
         batch = _batch(batch)
         draw = Draw(mixed(recipe.seed, epoch), batch.rows)
         inputs = self.prepared(batch.inputs, draw)
-        loss: Tensor = self.network(*inputs, batch.labels)
+        if self.at_once and self._step is None:
+            optimizer = self.trainer.optimizers[0]
+            self._step = self.network.training_step(optimizer, clip=recipe.clip)
+        loss: Tensor = (self._step or self.network)(*inputs, batch.labels)
         self.finite.watch(loss, self, inputs, batch.labels)
         self._train_losses.append(loss.detach() * batch.share)
         if self.trainer.progress_bar_callback is not None:
             self.log("loss", loss.detach(), prog_bar=True, logger=False)
         return loss if batch.share == 1 else loss * batch.share
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        if not self.at_once:
+            super().backward(loss, *args, **kwargs)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        if self.at_once:
+            optimizer_closure()
+        else:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def validation_step(self, batch: Any, index: int) -> None:
         batch = _batch(batch)

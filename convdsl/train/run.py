@@ -17,7 +17,13 @@ from convdsl.train.data.pictures import left_out
 from convdsl.train.data.stream import Stream
 from convdsl.train.history import History
 from convdsl.train.keeper import InterruptedRun, Keeper, Storage
-from convdsl.train.lightning import EarlyStopping, EMAWeightAveraging, MisconfigurationException, pl
+from convdsl.train.lightning import (
+    EarlyStopping,
+    EMAWeightAveraging,
+    MisconfigurationException,
+    SingleDeviceStrategy,
+    pl,
+)
 from convdsl.train.lit import LitNetwork
 from convdsl.train.memory import memory_advice
 from convdsl.train.problem import TrainingError
@@ -112,6 +118,7 @@ def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: 
     ]
     trainer = _trainer(recipe, setting.place, callbacks, folder if setting.tensorboard else None)
     loaders = _Loaders(data, recipe, _least(network, recipe, data, trainer.world_size))
+    lit.at_once = _at_once(lit, recipe, trainer.strategy)
     lit.steps = recipe.epochs * len(loaders.batches(True, trainer))
     try:
         path = None if setting.saved is None else setting.saved[0]
@@ -131,6 +138,13 @@ def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: 
     if recipe.early_stop and stopper.stopped_epoch:
         history.stopped = f"no better held-out loss for {recipe.early_stop} epochs"
     return history
+
+
+def _at_once(lit: LitNetwork, recipe: Recipe, strategy: Any) -> bool:
+    """Whether a step may be one CUDA graph: on one device, and no loss is scaled."""
+    device = strategy.root_device.type
+    alone = isinstance(strategy, SingleDeviceStrategy) and recipe.precision != "fp16"
+    return alone and device == "cuda" and hasattr(lit.network, "training_step")
 
 
 def _least(network: Any, recipe: Recipe, data: Data, world: int) -> int:
