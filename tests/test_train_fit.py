@@ -134,9 +134,14 @@ def test_checkpoints_within_an_epoch(tmp_path: Path) -> None:
     assert (tmp_path / "best" / "checkpoint.json").is_file()
 
 
-def test_event_files_are_written_when_asked(tmp_path: Path) -> None:
-    fit(tmp_path, epochs=1, tensorboard=True)
-    assert list((tmp_path / "tensorboard").glob("events*"))
+def test_event_files_are_written_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(tmp_path / "with", epochs=1, tensorboard=True)
+    assert list((tmp_path / "with" / "tensorboard").glob("events*"))
+    monkeypatch.setattr("convdsl.train.run.find_spec", lambda name: None)
+    fit(tmp_path / "without", epochs=1, tensorboard=True)
+    assert not (tmp_path / "without" / "tensorboard").exists()
 
 
 def test_early_stop_says_so() -> None:

@@ -81,7 +81,7 @@ def _settings(command: _F) -> _F:
     "--strategy", type=click.Choice(["auto", "ddp", "fsdp"]), default="auto", show_default=True
 )
 @click.option("--accelerator", default="auto", show_default=True, help="cpu, cuda, mps or auto.")
-@click.option("--tensorboard", is_flag=True, help="Write its event files too.")
+@click.option("--tensorboard/--no-tensorboard", default=True, help="Write its event files too.")
 @program_options
 @in_words
 def train(
@@ -121,8 +121,8 @@ def train(
 
     if resume and out is None:
         raise click.UsageError("--resume needs the folder of the run: --out DIR.")
-    if devices != "auto" and not devices.isdecimal():
-        raise click.BadParameter("a number or auto", param_hint="'--devices'")
+    if devices != "auto" and not (devices.isdecimal() and int(devices)):
+        raise click.BadParameter("a number from 1 on, or auto", param_hint="'--devices'")
     network = compile_program(file, None, shape, lets, defaults, strict)
     if replace_head:
         network = _replaced(network, data, holdout, stream)

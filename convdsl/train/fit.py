@@ -46,7 +46,7 @@ def fit(
     stream: bool = False,
     progress: TextIO | Sequence[TextIO] | None = sys.stderr,
     name: str = "",
-    tensorboard: bool = False,
+    tensorboard: bool = True,
     **settings: Any,
 ) -> History:
     """Train, and evaluate after every epoch on samples that are held out.
@@ -59,8 +59,8 @@ def fit(
     last layer starts afresh. holdout, split_seed: which share is held out where the data does not
     say it, by default by ``seed``; resize, pad: bring pictures to the network's size; stream:
     read ``hf:NAME`` as it is needed. progress: where to tell how it goes, a bar on a terminal.
-    Raises TrainingError for what the user can mend, CompileError, and InterruptedRun when told to
-    stop.
+    tensorboard: write its event files into ``out`` too. Raises TrainingError for what the user
+    can mend, CompileError, and InterruptedRun when told to stop.
     """
     quietly()
     recipe = make_recipe(preset, **settings)

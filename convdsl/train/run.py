@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -51,7 +52,7 @@ class Setting:
 
     folder: None writes nothing. saved: the checkpoint to go on from, and its content. force: go
     on although it is of another program. streams: where to tell how it goes. name: stands before
-    what is told.
+    what is told. tensorboard: write its event files, where it is installed.
     """
 
     place: Place = Place()
@@ -116,7 +117,8 @@ def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: 
         *([stopper] if recipe.early_stop else []),
         *([EMAWeightAveraging(decay=recipe.ema)] if recipe.ema else []),
     ]
-    trainer = _trainer(recipe, setting.place, callbacks, folder if setting.tensorboard else None)
+    board = folder if setting.tensorboard and find_spec("tensorboard") else None
+    trainer = _trainer(recipe, setting.place, callbacks, board)
     loaders = _Loaders(data, recipe, _least(network, recipe, data, trainer.world_size))
     lit.at_once = _at_once(lit, recipe, trainer.strategy)
     lit.steps = recipe.epochs * len(loaders.batches(True, trainer))
@@ -191,7 +193,7 @@ def _trainer(recipe: Recipe, place: Place, callbacks: list[Any], board: RunFolde
             enable_model_summary=False,
         )
     except (ValueError, RuntimeError, MisconfigurationException) as error:
-        if "accelerator" in str(error).lower():
+        if "can not run on your system" in str(error) or "invalid accelerator" in str(error):
             raise TrainingError(
                 "E416", f"there is no accelerator {place.accelerator!r} here", "--accelerator auto"
             ) from error

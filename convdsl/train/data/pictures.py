@@ -88,6 +88,8 @@ def _why(error: BaseException) -> str:
     text = str(error)
     if "cannot identify" in text:
         return "it is no picture"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
     return text.splitlines()[0] if text else type(error).__name__
 
 
