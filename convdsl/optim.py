@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam as torch_adam
 from torch.optim.sgd import sgd as torch_sgd
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from convdsl.runtime.tensor_table import Numbers, Rows, Table, alike, in_order, launch, suits
 
@@ -195,12 +196,14 @@ class SGD(_Fused, torch.optim.SGD):
         momentum, nesterov, maximize = self._flags(group)
         if not suits(group["params"]) or sparse:
             started = [buffers] if any(b is not None for b in buffers) else []
+            # torch's fused step takes no shares of parameters
+            plain = not sparse and not any(map(is_traceable_wrapper_subclass, parameters))
             torch_sgd(
                 parameters,
                 gradients,
                 buffers,
                 has_sparse_grad=sparse,
-                fused=not sparse and in_order(parameters, gradients, *started),
+                fused=plain and in_order(parameters, gradients, *started),
                 foreach=False,
                 weight_decay=group["weight_decay"],
                 momentum=group["momentum"],

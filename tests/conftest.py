@@ -37,8 +37,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing waits for the disk: the tests do not outlive a loss of power anyway."""
+def quick_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optimisers step as on a CPU, with no kernel interpreted. And nothing waits for the disk: the
+    tests do not outlive a loss of power anyway."""
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 

@@ -23,7 +23,7 @@ from convdsl.train.trained import load_trained
 from convdsl.train.transfer import initialise, read_weights
 from tests.train_cases import TINY, arrays, fit, same, state
 
-pytestmark = pytest.mark.usefixtures("quick_disk")
+pytestmark = pytest.mark.usefixtures("quick_training")
 
 MODEL = {"classes": ["a"], "tuple": (1, (2.5, None)), "keys": {0: "x", 7: float("inf")}}
 TRAINING = {"optimizer": {0: {"step": torch.tensor(3.0), "on": True}}, "nan": float("nan")}

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from convdsl.train.run import Place
 from convdsl.train.run_folder import RunFolder
 from tests.train_cases import TINY, arrays, fit, same, state
 
-pytestmark = pytest.mark.usefixtures("quick_disk")
+pytestmark = pytest.mark.usefixtures("quick_training")
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -56,6 +56,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 
 
 TRAIN = ("train", "tiny.cnn", "--data", "npz:a.npz", "--epochs", "2", "--batch", "8")
+TRAIN = (*TRAIN, "--no-tensorboard")
 
 
 def test_a_run_from_program_to_prediction(run: Run) -> None:
@@ -131,12 +132,18 @@ def test_another_number_of_classes(run: Run) -> None:
         (("--lr", "-1"), 1, ("error[E416]", "lr must lie in")),
         (("--augment", "flop"), 1, ("error[E415]", "did you mean flip?")),
         (("--optimizer", "adamx"), 2, ("Invalid value",)),
-        (("--devices", "two"), 2, ("a number or auto",)),
+        (("--devices", "two"), 2, ("a number from 1 on, or auto",)),
+        (("--devices", "0"), 2, ("a number from 1 on, or auto",)),
+        (("--holdout", "nan"), 1, ("error[E410]", "nan cannot be held out")),
         (("--resume",), 2, ("--out DIR",)),
         (("--resume", "--out", "none"), 1, ("error[E421]", "no checkpoint")),
         (("--init", "none.safetensors"), 2, ("error[E300]",)),
         (("--freeze", "nothing*"), 1, ("error[E416]", "conv.weight")),
-        (("--strategy", "fsdp", "--accelerator", "cpu"), 1, ("error[E416]", "FSDP")),
+        (
+            ("--accelerator", "cuda", "--devices", "3"),
+            1,
+            ("error[E416]", "no accelerator 'cuda' here"),
+        ),
         (("-D", "N=2"), 1, ("error[E2",)),
     ],
 )
@@ -174,21 +181,22 @@ def test_the_commands_start_without_torch() -> None:
 # as processes of their own, forked since torch takes seconds to start
 
 
-def forked(output: int, *arguments: str) -> int:
-    """The command in a process whose output goes to a file descriptor; its process id."""
+def forked(output: int, *arguments: str, errors: int | None = None) -> int:
+    """The command in a process whose output goes to file descriptors; its process id."""
     child = os.fork()
     if child == 0:
         code = 70
         try:
             os.setsid()
-            for number in (1, 2):
-                os.dup2(output, number)
+            os.dup2(output, 1)
+            os.dup2(output if errors is None else errors, 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
             main(list(arguments))
         except SystemExit as exit:
             code = int(exit.code or 0)
         finally:
-            sys.stdout.flush()
+            with suppress(BrokenPipeError):
+                sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
     return child
@@ -224,6 +232,17 @@ def test_a_run_goes_on_to_the_bit_from_wherever_it_was_stopped(run: Run, number:
     assert run(*options, *epochs, "--out", "whole")[0] == 0
     assert run(*options, *epochs, "--out", "run", "--resume", "--force")[0] == 0
     assert same(state(Path("run"))["weights"], state(Path("whole"))["weights"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA does not survive a fork")
+def test_a_reader_that_goes_away_stops_the_run(run: Run) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with Path("errors").open("w") as errors:
+        child = forked(writer, *TRAIN, "--out", "run", errors=errors.fileno())
+        assert code_of(child) == 141
+    assert Path("errors").read_text() == ""
+    assert run(*TRAIN, "--out", "run", "--resume")[0] == 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA does not survive a fork")
@@ -265,7 +284,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
 
 
 def _step(model: Any, x: Tensor, y: Tensor) -> None:
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    optimizer = convdsl.SGD(model.parameters(), 0.1)
     model(x, y).backward()
     optimizer.step()
 

@@ -6,7 +6,6 @@ import pickle
 import struct
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -372,24 +371,6 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises(BadPictureError, match="more pixels"):
             decode(tmp_path / "a.png", (3, 4, 4))
-
-
-# the hub
-
-
-def test_hub_data_sets_are_read_through_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Part(list):  # type: ignore[type-arg]
-        features: ClassVar = {"image": None, "label": SimpleNamespace(names=["a", "b"])}
-
-    def part(count: int) -> Part:
-        return Part({"image": Image.new("L", (4, 4), i), "label": i % 2} for i in range(count))
-
-    fake = SimpleNamespace(load_dataset=lambda name: {"train": part(8), "test": part(4)})
-    monkeypatch.setitem(__import__("sys").modules, "datasets", fake)
-    data = read("hf:someone/some", SMALL)
-    assert data.classes == ("a", "b") and (len(data.train), len(data.test)) == (8, 4)
-    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    refused("hf:someone/some", SMALL, "E411", "pip install datasets")
 
 
 # what is common to all

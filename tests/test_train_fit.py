@@ -22,7 +22,7 @@ from convdsl.train.random_numbers import mixed, normal, uniform
 from convdsl.train.recipe import make_recipe
 from tests.train_cases import TINY, arrays, fit, same, state
 
-pytestmark = pytest.mark.usefixtures("quick_disk")
+pytestmark = pytest.mark.usefixtures("quick_training")
 
 
 def code(caught: pytest.ExceptionInfo[TrainingError]) -> str:
@@ -97,12 +97,26 @@ def test_a_resumed_run_is_the_whole_one_to_the_bit(
     with monkeypatch.context() as patch, pytest.raises(InterruptedRun):
         stop_at(patch, step)
         fit(tmp_path, **settings)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert state(tmp_path)["model"]["step"] == step
     history = fit(tmp_path, resume=True, **settings)
     assert len(history.records) == 3
     assert same(state(tmp_path), whole(number))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_step_in_one_call_is_the_same_to_the_bit(
+    whole: Callable[[int], dict[str, Any]],
+    number: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a CUDA device, where it is one graph."""
+    monkeypatch.setattr("convdsl.train.run._at_once", lambda *_: True)
+    fit(tmp_path, **SETTINGS[number])
+    assert same(state(tmp_path), whole(number))
 
 
 def test_a_finished_run_is_resumed_to_nothing_more(tmp_path: Path) -> None:
@@ -120,9 +134,14 @@ def test_checkpoints_within_an_epoch(tmp_path: Path) -> None:
     assert (tmp_path / "best" / "checkpoint.json").is_file()
 
 
-def test_event_files_are_written_when_asked(tmp_path: Path) -> None:
-    fit(tmp_path, epochs=1, tensorboard=True)
-    assert list((tmp_path / "tensorboard").glob("events*"))
+def test_event_files_are_written_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(tmp_path / "with", epochs=1, tensorboard=True)
+    assert list((tmp_path / "with" / "tensorboard").glob("events*"))
+    monkeypatch.setattr("convdsl.train.run.find_spec", lambda name: None)
+    fit(tmp_path / "without", epochs=1, tensorboard=True)
+    assert not (tmp_path / "without" / "tensorboard").exists()
 
 
 def test_early_stop_says_so() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import convdsl
 from convdsl.train.run import Place
 from tests.train_cases import TINY, fit, same, state
 
@@ -27,6 +28,24 @@ def test_a_resumed_run_is_equal_to_the_bit(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints" / "step-000000012" / "checkpoint.json").unlink()
     fit(tmp_path / "run", save_every=1, resume=True)
     assert same(state(tmp_path / "run")["weights"], state(tmp_path / "whole")["weights"])
+
+
+def test_a_step_is_a_graph_and_learns_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    keep = convdsl.LitNetwork.on_train_epoch_end
+
+    def look(lit: convdsl.LitNetwork) -> None:
+        steps.append(lit._step)
+        keep(lit)
+
+    monkeypatch.setattr(convdsl.LitNetwork, "on_train_epoch_end", look)
+    fit(tmp_path / "graph")
+    assert steps[-1].captured
+    monkeypatch.setattr("convdsl.train.run._at_once", lambda *_: False)
+    fit(tmp_path / "calls")
+    assert same(state(tmp_path / "graph")["weights"], state(tmp_path / "calls")["weights"])
 
 
 def test_fully_sharded_on_one_device(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from convdsl.train.lightning import pl
 from convdsl.train.problem import TrainingError
 from tests.train_cases import TINY, arrays
 
+pytestmark = pytest.mark.usefixtures("quick_training")
+
 
 def trainer(**options: object) -> "pl.Trainer":
     quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}

@@ -125,6 +125,15 @@ def test_gradients_of_earlier_calls_do_not_count_and_none_stay() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
+def test_gradients_are_clipped_together() -> None:
+    model = model_of(PLAIN)
+    inputs, labels = batch(model)
+    before = torch.cat([p.detach().flatten() for p in model.parameters()])
+    model.training_step(convdsl.SGD(model.parameters(), lr=1.0), clip=0.01)(*inputs, labels)
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
 def test_a_part_of_the_parameters_may_be_trained() -> None:
     model = model_of(PLAIN)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -26,7 +26,13 @@ def arrays(count: int = 40, channels: int = 1) -> tuple[Tensor, Tensor]:
 
 def fit(out: Path | None = None, text: str = TINY, **options: Any) -> History:
     """Three epochs of four steps, and then some, unless ``options`` say otherwise."""
-    given: dict[str, Any] = {"epochs": 3, "batch": 8, "progress": None, "data": arrays()}
+    given: dict[str, Any] = {
+        "epochs": 3,
+        "batch": 8,
+        "progress": None,
+        "tensorboard": False,
+        "data": arrays(),
+    }
     given |= options
     return convdsl.fit(convdsl.compile_text(text), out=out, **given)
 

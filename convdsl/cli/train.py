@@ -70,6 +70,7 @@ def _settings(command: _F) -> _F:
 @click.option("--holdout", type=float, default=0.25, show_default=True, help="Share held out.")
 @click.option("--resize", is_flag=True, help="Scale pictures to the network's input.")
 @click.option("--pad", is_flag=True, help="Put black margins around smaller pictures.")
+@click.option("--stream", is_flag=True, help="Read hf:NAME as it is needed.")
 @click.option("--init", metavar="WEIGHTS", help="A run, a checkpoint, a .safetensors file.")
 @click.option("--freeze", "frozen", metavar="NAME", multiple=True, help="Such as 'features.*'.")
 @click.option("--replace-head", is_flag=True, help="The last layer learns the data's classes.")
@@ -80,7 +81,7 @@ def _settings(command: _F) -> _F:
     "--strategy", type=click.Choice(["auto", "ddp", "fsdp"]), default="auto", show_default=True
 )
 @click.option("--accelerator", default="auto", show_default=True, help="cpu, cuda, mps or auto.")
-@click.option("--tensorboard", is_flag=True, help="Write its event files too.")
+@click.option("--tensorboard/--no-tensorboard", default=True, help="Write its event files too.")
 @program_options
 @in_words
 def train(
@@ -93,6 +94,7 @@ def train(
     holdout: float,
     resize: bool,
     pad: bool,
+    stream: bool,
     init: str | None,
     frozen: Sequence[str],
     replace_head: bool,
@@ -119,11 +121,11 @@ def train(
 
     if resume and out is None:
         raise click.UsageError("--resume needs the folder of the run: --out DIR.")
-    if devices != "auto" and not devices.isdecimal():
-        raise click.BadParameter("a number or auto", param_hint="'--devices'")
+    if devices != "auto" and not (devices.isdecimal() and int(devices)):
+        raise click.BadParameter("a number from 1 on, or auto", param_hint="'--devices'")
     network = compile_program(file, None, shape, lets, defaults, strict)
     if replace_head:
-        network = _replaced(network, data, holdout)
+        network = _replaced(network, data, holdout, stream)
     name = Path(file).stem if file != STDIN else network.name.lower()
     folder = out or fresh(Path("runs"), f"{name}-{data.partition(':')[0]}")
     given = {name: value for name, value in settings.items() if value is not None}
@@ -147,6 +149,7 @@ def train(
             split_seed=seed,
             resize=resize,
             pad=pad,
+            stream=stream,
             progress=streams(),
             name=name,
             tensorboard=tensorboard,
@@ -181,8 +184,8 @@ def _trained(
     return Outcome(table(conclude(histories[0], data, seconds)))
 
 
-def _replaced(network: "Network", data: str, holdout: float) -> "Network":
+def _replaced(network: "Network", data: str, holdout: float, stream: bool) -> "Network":
     """The network with as many scores as the data has classes."""
     from convdsl.train.head import class_count, replace_head
 
-    return replace_head(network, class_count(network, data, holdout))
+    return replace_head(network, class_count(network, data, holdout, stream))

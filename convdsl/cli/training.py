@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TextIO
 
-from convdsl.cli.outcome import INTERRUPTED, Outcome, code_for, show, stderr_style
+from convdsl.cli.outcome import INTERRUPTED, PIPE_CLOSED, Outcome, code_for, show, stderr_style
 from convdsl.diagnostics import CompileError
 
 P = ParamSpec("P")
@@ -29,6 +29,8 @@ def in_words(command: Callable[P, Outcome]) -> Callable[P, Outcome]:
             found = list(error.diagnostics)
         except TrainingError as error:
             found = [error.diagnostic]
+        except BrokenPipeError:  # which click would exit with 1 for
+            return Outcome(code=PIPE_CLOSED)
         except InterruptedRun as stop:
             return Outcome(stderr=f"{stop}\n", code=INTERRUPTED)
         return Outcome(stderr=show(found, "text", stderr_style()), code=code_for(found))

@@ -217,13 +217,14 @@ class Network(nn.Module):
             loss = loss + (l1 * y.abs().sum() + l2 * y.square().sum()) / len(y)
         return loss
 
-    def training_step(self, optimizer: torch.optim.Optimizer) -> TrainingStep:
+    def training_step(self, optimizer: torch.optim.Optimizer, clip: float = 0.0) -> TrainingStep:
         """``step`` such that ``loss = step(x, y)`` is forward, backward and ``optimizer``'s step.
 
+        clip: the greatest norm that the gradients of all its parameters have together, 0 for any.
         On a CUDA device and with an optimiser of `convdsl.optim`, one CUDA graph. Raises ValueError
         for a network without a head, or an optimiser that holds none of its parameters.
         """
-        return TrainingStep(self, optimizer)
+        return TrainingStep(self, optimizer, clip)
 
     def penalty(self) -> Tensor | float:
         """What the weights' regularisers add to the loss: sums of l1 * |w| + l2 * w^2."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 BLOCK = 1024
 #: of every tensor of a launch the parameter and the other columns: tensors, or plain numbers
@@ -91,13 +92,22 @@ def launch(kernel: Any, table: Table, arguments: dict[str, Any]) -> None:
 
 
 def suits(parameters: Sequence[Tensor]) -> bool:
-    """Whether the kernels can step a group: float32, dense, on one device that runs them."""
+    """Whether the kernels can step a group: float32, dense, on one device that runs them.
+
+    Not what is made of other tensors, such as a process's share of a parameter.
+    """
     if not parameters:
         return True
     device = parameters[0].device
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return False
-    return all(p.dtype == torch.float32 and p.device == device and dense(p) for p in parameters)
+    return all(
+        p.dtype == torch.float32
+        and p.device == device
+        and dense(p)
+        and not is_traceable_wrapper_subclass(p)
+        for p in parameters
+    )
 
 
 def dense(tensor: Tensor) -> bool:

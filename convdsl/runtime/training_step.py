@@ -24,7 +24,7 @@ CapturedStep = namedtuple("CapturedStep", ["graph", "inputs", "loss", "keeps"])
 class TrainingStep:
     """One step of training on a batch, ``loss = step(x, y)``; see `Network.training_step`."""
 
-    def __init__(self, model: Any, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, model: Any, optimizer: torch.optim.Optimizer, clip: float = 0.0) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
             made = f"got {type(optimizer).__name__}"
             raise ValueError(f"optimizer must be a torch.optim.Optimizer or one of ours, {made}")
@@ -35,7 +35,7 @@ class TrainingStep:
             raise ValueError(
                 "the optimizer holds no parameter of this network: make it of model.parameters()"
             )
-        self.model, self.optimizer = model, optimizer
+        self.model, self.optimizer, self.clip = model, optimizer, clip
         self.captured: dict[Any, CapturedStep] = {}
         self.calls: dict[Any, int] = {}
         self.state: object = None
@@ -89,6 +89,9 @@ class TrainingStep:
             if one is None or one.dtype != loss.dtype or one.device != loss.device:
                 one = self.one = torch.ones_like(loss)
             loss.backward(one)  # type: ignore[no-untyped-call]  # it would make a one every time
+        if self.clip:
+            stepped = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(stepped, self.clip)
         self.optimizer.step()
         for parameter in parameters:
             parameter.grad = None

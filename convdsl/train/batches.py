@@ -4,14 +4,18 @@ A batch is shared out among the processes of a run, so that neither their number
 was interrupted changes what is in it. Lightning saves and restores the place it has come to.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from convdsl.train.data.parts import Part
+from convdsl.train.data.parts import Arrays, Part
+from convdsl.train.data.stream import Sample, Stream
+from convdsl.train.guards import checked_labels
 from convdsl.train.random_numbers import mixed
 
 #: batches fetched ahead where samples come from files
@@ -43,7 +47,7 @@ class Batches:
 
     def __init__(
         self,
-        part: Part,
+        part: Part | Stream,
         size: int,
         *,
         seed: int = 0,
@@ -82,32 +86,52 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         self.done, self._first = self._first, 0
-        chunks = self._rows()[self.done :]
-        if self.part.in_memory:
-            for rows in chunks:
+        jobs = self._jobs(self.done)
+        if isinstance(self.part, Arrays) and self.part.in_memory:
+            for job in jobs:
                 self.done += 1
-                yield self._batch(rows)
+                yield job()
             return
-        with ThreadPoolExecutor(1) as pool:
-            waiting: list[Future[Batch]] = [pool.submit(self._batch, r) for r in chunks[:AHEAD]]
-            for number in range(len(chunks)):
-                batch = waiting.pop(0).result()
-                if number + AHEAD < len(chunks):
-                    waiting.append(pool.submit(self._batch, chunks[number + AHEAD]))
+        with ThreadPoolExecutor(1) as pool:  # one thread, so that batches stay in order
+            waiting = [pool.submit(_next, jobs) for _ in range(AHEAD)]
+            while (batch := waiting.pop(0).result()) is not None:
+                waiting.append(pool.submit(_next, jobs))
                 self.done += 1
                 yield batch
 
-    def _rows(self) -> list[Tensor]:
-        """Row numbers of every whole batch of this epoch."""
+    def _jobs(self, first: int) -> Iterator[Callable[[], Batch]]:
+        """What makes the batches of this epoch, without the ``first``."""
+        if isinstance(self.part, Stream):
+            seed = mixed(self.seed, self.epoch) if self.shuffle else None
+            chunks = self.part.chunks(max(1, self.size), seed)
+            for number, samples in islice(enumerate(chunks), first, self.count):
+                yield partial(self._decoded, self.part, number, samples)
+            return
         order = torch.arange(len(self.part))
         if self.shuffle:
             generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
             order = torch.randperm(len(self.part), generator=generator)
-        return list(torch.split(order, max(1, self.size)))[: self.count]
+        for rows in torch.split(order, max(1, self.size))[first : self.count]:
+            yield partial(self._taken, self.part, rows)
 
-    def _batch(self, rows: Tensor) -> Batch:
+    def _taken(self, part: Part, rows: Tensor) -> Batch:
+        mine, share = self._mine(rows)
+        return Batch(part.take(mine), part.labels[mine], mine, share)
+
+    def _decoded(self, stream: Stream, number: int, samples: list[Sample]) -> Batch:
+        """Of a stream a sample's number is its place in this epoch."""
+        mine, share = self._mine(torch.arange(len(samples)))
+        inputs, labels = stream.decoded(samples, mine.tolist())
+        labels = checked_labels(labels, stream.request.label, stream.name)
+        return Batch(inputs, labels, mine + number * self.size, share)
+
+    def _mine(self, rows: Tensor) -> tuple[Tensor, float]:
+        """Those of a batch that are for this process, and its share of it."""
         mine = rows[self.rank :: self.world]
         share = len(mine) * self.world / len(rows)
-        if not len(mine):  # every process must take part in a step
-            mine = rows[:1]
-        return Batch(self.part.take(mine), self.part.labels[mine], mine, share)
+        return (mine if len(mine) else rows[:1]), share  # every process must take part in a step
+
+
+def _next(jobs: Iterator[Callable[[], Batch]]) -> Batch | None:
+    job = next(jobs, None)
+    return None if job is None else job()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from convdsl.train.batches import Batches
 from convdsl.train.data.parts import Part
+from convdsl.train.data.stream import Stream
 from convdsl.train.score import Score, first_head
 from convdsl.train.trained import Trained
 
@@ -36,7 +37,7 @@ class Evaluation:
         return made
 
 
-def evaluate(trained: Trained, part: Part) -> Evaluation:
+def evaluate(trained: Trained, part: Part | Stream) -> Evaluation:
     """Over all samples of a part."""
     scores = [Score() for _ in trained.members]
     first = trained.members[0].network

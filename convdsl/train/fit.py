@@ -43,9 +43,10 @@ def fit(
     split_seed: int | None = None,
     resize: bool = False,
     pad: bool = False,
+    stream: bool = False,
     progress: TextIO | Sequence[TextIO] | None = sys.stderr,
     name: str = "",
-    tensorboard: bool = False,
+    tensorboard: bool = True,
     **settings: Any,
 ) -> History:
     """Train, and evaluate after every epoch on samples that are held out.
@@ -56,9 +57,10 @@ def fit(
     even if program or settings changed. preset, settings: see `Recipe`. init: weights to start
     from, see `transfer`; frozen: patterns of parameters that stay as they are; fresh_head: the
     last layer starts afresh. holdout, split_seed: which share is held out where the data does not
-    say it, by default by ``seed``; resize, pad: bring pictures to the network's size. progress:
-    where to tell how it goes, a bar on a terminal. Raises TrainingError for what the user can
-    mend, CompileError, and InterruptedRun when told to stop.
+    say it, by default by ``seed``; resize, pad: bring pictures to the network's size; stream:
+    read ``hf:NAME`` as it is needed. progress: where to tell how it goes, a bar on a terminal.
+    tensorboard: write its event files into ``out`` too. Raises TrainingError for what the user
+    can mend, CompileError, and InterruptedRun when told to stop.
     """
     quietly()
     recipe = make_recipe(preset, **settings)
@@ -71,6 +73,7 @@ def fit(
         split_seed=recipe.seed if split_seed is None else split_seed,
         resize=resize,
         pad=pad,
+        stream=stream,
     )
     found = _data(data, request)
     if init is not None:

@@ -6,19 +6,23 @@ import torch
 from torch import Tensor
 
 from convdsl.train.data.parts import Arrays, Data, LabelSpec, Part, Request
+from convdsl.train.data.stream import Stream
 from convdsl.train.problem import TrainingError
 
 
 def checked(data: Data, request: Request) -> Data:
     """The data with labels in the form the head wants. Raises TrainingError.
 
-    Looks at every label, and at every number of inputs that lie in memory.
+    Looks at every label that is here, and at every number of inputs that lie in memory.
     """
     parts = {"training": data.train, "held-out": data.test}
-    made: dict[str, Part] = {}
+    made: dict[str, Part | Stream] = {}
     for name, part in parts.items():
         if not len(part):
             raise TrainingError("E410", f"the {name} part of the data is empty", "give more data")
+        if isinstance(part, Stream):  # looked at as they come
+            made[name] = part
+            continue
         labels = checked_labels(part.labels, request.label, name)
         if isinstance(part, Arrays):
             for x, input_name in zip(part.inputs, request.inputs, strict=True):

@@ -7,6 +7,7 @@ from convdsl.compiler import Network, compile_source
 from convdsl.source import Source
 from convdsl.train.data.parts import Request
 from convdsl.train.data.read import read_unchecked
+from convdsl.train.data.stream import Stream
 from convdsl.train.problem import TrainingError
 
 
@@ -32,13 +33,15 @@ def replace_head(network: Network, classes: int) -> Network:
     return replace(made, without=network.without)
 
 
-def class_count(network: Network, data: str, holdout: float) -> int:
+def class_count(network: Network, data: str, holdout: float, stream: bool = False) -> int:
     """How many classes ``data`` has, whatever the network is made for. Raises TrainingError."""
     inputs = {value.name: value.type.shape for value in network.graph.inputs}
-    request = Request(inputs, ("classes", (), None, None), holdout, resize=True)
+    request = Request(inputs, ("classes", (), None, None), holdout, resize=True, stream=stream)
     found = read_unchecked(data, request)
     if found.classes:
         return len(found.classes)
+    if isinstance(found.train, Stream) or isinstance(found.test, Stream):
+        raise TrainingError("E413", f"{data} does not name its classes", "leave --stream out")
     labels = found.train.labels
     if labels.is_floating_point() or labels.dim() > 1:
         raise TrainingError("E413", f"the labels of {data} are no classes")

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from convdsl.train.checkpoint import load, save
 from convdsl.train.history import History, Record
@@ -107,6 +108,11 @@ class Keeper(CheckpointCallback):
             raise KeyboardInterrupt
         self._asked.set()
 
+    def on_exception(
+        self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException
+    ) -> None:
+        self.teardown(trainer, pl_module, "fit")  # Lightning does not, and signals are the user's
+
     def teardown(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", stage: str) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
@@ -172,7 +178,8 @@ class Keeper(CheckpointCallback):
             return
         _refuse_broken_weights(trainer)
         place = self.folder.place(trainer.global_step)
-        if not place.exists():
+        # the first process may have written it before the others look
+        if not trainer.strategy.broadcast(place.exists()):
             trainer.save_checkpoint(place)
         if trainer.is_global_zero:
             self.folder.point("last", place)
@@ -188,12 +195,14 @@ class Keeper(CheckpointCallback):
 
 def _refuse_broken_weights(trainer: "pl.Trainer") -> None:
     """The last good checkpoint stays: weights that are not finite are never saved."""
-    for name, parameter in trainer.lightning_module.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise TrainingError(
-                "E430",
-                f"the weights {name.removeprefix(PREFIX)} are no longer finite at step "
-                f"{trainer.global_step}",
-                "lower --lr, give --clip 1 or warm up with --warmup; the last good checkpoint "
-                "is kept",
-            )
+    named = trainer.lightning_module.named_parameters()
+    mine = ((name, p.to_local() if isinstance(p, DTensor) else p) for name, p in named)
+    broken = next((name for name, p in mine if not bool(torch.isfinite(p).all())), None)
+    # each process may have its own share of them: all stop together
+    if trainer.strategy.reduce_boolean_decision(broken is not None, all=False):
+        name = "" if broken is None else f" {broken.removeprefix(PREFIX)}"
+        raise TrainingError(
+            "E430",
+            f"the weights{name} are no longer finite at step {trainer.global_step}",
+            "lower --lr, give --clip 1 or warm up with --warmup; the last good checkpoint is kept",
+        )

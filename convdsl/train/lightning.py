@@ -41,6 +41,7 @@ with warnings.catch_warnings():
     from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging
     from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
     from lightning.pytorch.plugins.io import CheckpointIO
+    from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
 
 __all__ = [
     "Callback",
@@ -49,6 +50,8 @@ __all__ = [
     "EMAWeightAveraging",
     "EarlyStopping",
     "MisconfigurationException",
+    "ModelParallelStrategy",
+    "SingleDeviceStrategy",
     "pl",
     "quietly",
 ]

@@ -17,6 +17,7 @@ from convdsl.train.problem import TrainingError
 from convdsl.train.random_numbers import mixed, seed_device
 from convdsl.train.recipe import Recipe, make_recipe
 from convdsl.train.score import Score
+from convdsl.train.sharded import shard
 from convdsl.train.smoothing import smoothed
 
 
@@ -62,6 +63,9 @@ class LitNetwork(pl.LightningModule):
         self.augment = augment
         #: of the whole run; 0: the trainer knows
         self.steps = 0
+        #: a step is one call, `Network.training_step`, which clips and steps the optimiser itself
+        self.at_once = False
+        self._step: Any = None
         self.finite = Finite()
         self._score = Score()
         self._train_losses: list[Tensor] = []
@@ -86,6 +90,11 @@ class LitNetwork(pl.LightningModule):
             made = [augment(x, self.augment, draw) if x.dim() == 4 else x for x in made]
         return made
 
+    def configure_model(self) -> None:
+        """Under a strategy that shares parameters out, share them."""
+        if self.device_mesh is not None:
+            shard(self.network, self.device_mesh, self.network.dtype)
+
     def training_step(self, batch: Any, index: int) -> Tensor:
         """The mean loss of a batch. Random numbers are those of (seed, epoch, batch, process)."""
         recipe, epoch = self.recipe, self.current_epoch
@@ -94,12 +103,27 @@ class LitNetwork(pl.LightningModule):
         batch = _batch(batch)
         draw = Draw(mixed(recipe.seed, epoch), batch.rows)
         inputs = self.prepared(batch.inputs, draw)
-        loss: Tensor = self.network(*inputs, batch.labels)
+        if self.at_once and self._step is None:
+            optimizer = self.trainer.optimizers[0]
+            self._step = self.network.training_step(optimizer, clip=recipe.clip)
+        loss: Tensor = (self._step or self.network)(*inputs, batch.labels)
         self.finite.watch(loss, self, inputs, batch.labels)
         self._train_losses.append(loss.detach() * batch.share)
         if self.trainer.progress_bar_callback is not None:
             self.log("loss", loss.detach(), prog_bar=True, logger=False)
         return loss if batch.share == 1 else loss * batch.share
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        if not self.at_once:
+            super().backward(loss, *args, **kwargs)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        if self.at_once:
+            optimizer_closure()
+        else:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def validation_step(self, batch: Any, index: int) -> None:
         batch = _batch(batch)
@@ -144,13 +168,19 @@ class LitNetwork(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["lit"] = {"train_losses": list(self._train_losses)}
+        losses = torch.stack(self._train_losses or [torch.zeros((), device=self.device)])
+        # a row for each process, which alone knows its own
+        rows: Any = self.all_gather(losses)
+        rows = rows.view(-1, len(losses))[:, : len(self._train_losses)]
+        checkpoint["lit"] = {"train_losses": rows}
         if self._plateau is not None:
             checkpoint["lit"]["plateau"] = self._plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         mine = checkpoint.get("lit", {})
-        self._train_losses = list(mine.get("train_losses", ()))
+        rows = mine.get("train_losses", torch.zeros(1, 0))
+        same = len(rows) == self.trainer.world_size
+        self._train_losses = list(rows[self.global_rank] if same else rows.mean(0))
         self._waiting = mine.get("plateau")
 
     def on_train_start(self) -> None:

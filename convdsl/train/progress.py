@@ -65,6 +65,11 @@ class Progress(Callback):
                 stream.write(f"{self.name}{line(record, self.epochs)}\n")
                 stream.flush()
 
+    def on_exception(
+        self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException
+    ) -> None:
+        self.teardown(trainer, pl_module, "fit")
+
     def teardown(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", stage: str) -> None:
         for bar in self._bars:
             bar.close()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,9 +14,17 @@ from convdsl.train.augment import check_kinds
 from convdsl.train.batches import Batches
 from convdsl.train.data.normalise import Normalisation, measure
 from convdsl.train.data.parts import Data, Request
+from convdsl.train.data.pictures import left_out
+from convdsl.train.data.stream import Stream
 from convdsl.train.history import History
 from convdsl.train.keeper import InterruptedRun, Keeper, Storage
-from convdsl.train.lightning import EarlyStopping, EMAWeightAveraging, MisconfigurationException, pl
+from convdsl.train.lightning import (
+    EarlyStopping,
+    EMAWeightAveraging,
+    MisconfigurationException,
+    SingleDeviceStrategy,
+    pl,
+)
 from convdsl.train.lit import LitNetwork
 from convdsl.train.memory import memory_advice
 from convdsl.train.problem import TrainingError
@@ -24,6 +33,7 @@ from convdsl.train.random_numbers import mixed
 from convdsl.train.recipe import Recipe
 from convdsl.train.resume import check_same
 from convdsl.train.run_folder import RunFolder
+from convdsl.train.sharded import Sharded
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class Setting:
 
     folder: None writes nothing. saved: the checkpoint to go on from, and its content. force: go
     on although it is of another program. streams: where to tell how it goes. name: stands before
-    what is told.
+    what is told. tensorboard: write its event files, where it is installed.
     """
 
     place: Place = Place()
@@ -90,8 +100,6 @@ class _Loaders(pl.LightningDataModule):
 def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: Setting) -> History:
     """Train to the end. Raises TrainingError, and InterruptedRun when told to stop."""
     network, folder = lit.network, setting.folder
-    if setting.saved is not None and setting.place.strategy.startswith("fsdp"):
-        raise TrainingError("E416", "fsdp cannot resume a run", "start a new one with --init")
     kinds = data.augment if recipe.augment is None else recipe.augment
     shapes = list(request.inputs.values())
     channels = shapes[0][0] if len(shapes) == 1 and len(shapes[0]) == 3 else 0
@@ -99,9 +107,7 @@ def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: 
     model = _described(lit, data, request, recipe, setting)
     lit.normalisation = tuple(Normalisation.from_json(n) for n in model["normalisation"])
     lit.augment = kinds
-    history = History(
-        folder=None if folder is None else folder.path, notes=data.notes, network=network, data=data
-    )
+    history = History(folder=None if folder is None else folder.path, network=network, data=data)
     shown = Progress(setting.streams, recipe.epochs, recipe.batch, setting.name)
     keeper = Keeper(history, folder, model, len(data.train), recipe.save_every, shown.show)
     stopper = EarlyStopping("val_loss", patience=max(1, recipe.early_stop), check_finite=False)
@@ -111,8 +117,10 @@ def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: 
         *([stopper] if recipe.early_stop else []),
         *([EMAWeightAveraging(decay=recipe.ema)] if recipe.ema else []),
     ]
-    trainer = _trainer(recipe, setting.place, callbacks, folder if setting.tensorboard else None)
+    board = folder if setting.tensorboard and find_spec("tensorboard") else None
+    trainer = _trainer(recipe, setting.place, callbacks, board)
     loaders = _Loaders(data, recipe, _least(network, recipe, data, trainer.world_size))
+    lit.at_once = _at_once(lit, recipe, trainer.strategy)
     lit.steps = recipe.epochs * len(loaders.batches(True, trainer))
     try:
         path = None if setting.saved is None else setting.saved[0]
@@ -126,9 +134,19 @@ def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: 
         raise InterruptedRun("stopped at once") from None
     if not history.records and folder is not None:  # a forked process has made them
         keeper.load_state_dict(folder.latest()[1]["training"]["callbacks"]["Keeper"])
+    parts = (data.train, data.test)
+    bad = {name: why for p in parts if isinstance(p, Stream) for name, why in p.bad.items()}
+    history.notes = (*data.notes, *left_out(bad))
     if recipe.early_stop and stopper.stopped_epoch:
         history.stopped = f"no better held-out loss for {recipe.early_stop} epochs"
     return history
+
+
+def _at_once(lit: LitNetwork, recipe: Recipe, strategy: Any) -> bool:
+    """Whether a step may be one CUDA graph: on one device, and no loss is scaled."""
+    device = strategy.root_device.type
+    alone = isinstance(strategy, SingleDeviceStrategy) and recipe.precision != "fp16"
+    return alone and device == "cuda" and hasattr(lit.network, "training_step")
 
 
 def _least(network: Any, recipe: Recipe, data: Data, world: int) -> int:
@@ -161,7 +179,7 @@ def _trainer(recipe: Recipe, place: Place, callbacks: list[Any], board: RunFolde
             accelerator=place.accelerator,
             devices=place.devices,
             num_nodes=place.nodes,
-            strategy=place.strategy,
+            strategy=Sharded() if place.strategy == "fsdp" else place.strategy,
             precision="16-mixed" if recipe.precision == "fp16" else "32-true",
             gradient_clip_val=recipe.clip or None,
             deterministic=recipe.deterministic or None,
@@ -175,6 +193,10 @@ def _trainer(recipe: Recipe, place: Place, callbacks: list[Any], board: RunFolde
             enable_model_summary=False,
         )
     except (ValueError, RuntimeError, MisconfigurationException) as error:
+        if "can not run on your system" in str(error) or "invalid accelerator" in str(error):
+            raise TrainingError(
+                "E416", f"there is no accelerator {place.accelerator!r} here", "--accelerator auto"
+            ) from error
         # Lightning's own words for devices and strategies
         raise TrainingError("E416", str(error).splitlines()[0]) from error
 

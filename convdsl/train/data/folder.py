@@ -16,16 +16,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from convdsl.report.terminal import counted
 from convdsl.train.data.parts import Arrays, Data, Part, Request, Shape
-from convdsl.train.data.pictures import ENDINGS, BadPictureError, decode, mode_for
+from convdsl.train.data.pictures import ENDINGS, BadPictureError, decode, left_out, mode_for
 from convdsl.train.data.split import split
 from convdsl.train.problem import TrainingError, unreadable
 
 #: decoded pictures of a data set that are kept in memory
 MOST_BYTES = 1 << 31
-#: pictures left out that are named one by one
-NAMED = 5
 AUGMENT = ("shift", "flip")
 _JUNK = {"__macosx", "lost+found"}
 
@@ -81,10 +78,10 @@ def read_folder(argument: str, request: Request) -> Data:
         listing = _listing(root, classes)
         labels = torch.tensor([label for _, label in listing])
         listings = [[listing[i] for i in part.tolist()] for part in split(labels, request)]
-    bad: dict[Path, str] = {}
+    bad: dict[str, str] = {}
     fits = sum(map(len, listings)) * prod(shape) <= MOST_BYTES
     train, test = (_part(listing, shape, fits, bad) for listing in listings)
-    return Data(f"folder:{argument}", train, test, classes, AUGMENT, _notes(bad))
+    return Data(f"folder:{argument}", train, test, classes, AUGMENT, left_out(bad))
 
 
 def _classes(root: Path) -> tuple[str, ...]:
@@ -124,7 +121,7 @@ def _listing(root: Path, classes: tuple[str, ...]) -> Listing:
     return [(path, i) for i, name in enumerate(classes) for path in _pictures(root / name)]
 
 
-def _part(listing: Listing, shape: Shape, fits: bool, bad: dict[Path, str]) -> Part:
+def _part(listing: Listing, shape: Shape, fits: bool, bad: dict[str, str]) -> Part:
     paths, labels = [path for path, _ in listing], torch.tensor([label for _, label in listing])
     if not fits:
         return Files(tuple(paths), labels, shape)
@@ -133,28 +130,19 @@ def _part(listing: Listing, shape: Shape, fits: bool, bad: dict[Path, str]) -> P
         try:
             return decode(path, shape)
         except BadPictureError as error:
-            bad[path] = str(error)
+            bad[str(path)] = str(error)
             return None
 
     with ThreadPoolExecutor(_threads()) as pool:
         pictures = list(pool.map(attempt, paths))
     whole = [i for i, picture in enumerate(pictures) if picture is not None]
     if not whole:
-        raise TrainingError("E410", f"no picture can be decoded; {_named(bad)}")
+        raise TrainingError("E410", f"no picture can be decoded; {left_out(bad)[0]}")
     return Arrays((torch.stack([p for p in pictures if p is not None]),), labels[whole])
 
 
 def _threads() -> int:
     return min(8, os.cpu_count() or 1)
-
-
-def _notes(bad: dict[Path, str]) -> tuple[str, ...]:
-    return (f"{counted(len(bad), 'picture')} left out: {_named(bad)}",) if bad else ()
-
-
-def _named(bad: dict[Path, str]) -> str:
-    shown = "; ".join(f"{path}: {why}" for path, why in sorted(bad.items())[:NAMED])
-    return shown + (f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else "")
 
 
 def _difference(classes: tuple[str, ...], others: tuple[str, ...], held: Path) -> str:

@@ -3,16 +3,21 @@
 Worked out once, stored with the model, and applied by whoever uses it.
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from convdsl.train.data.parts import Part
+from convdsl.train.data.stream import Stream
 
 #: pictures that the statistics are taken over, evenly spread
 MOST = 10_000
+#: pictures of a stream, the first in a random order
+FIRST = 2_000
 
 
 @dataclass(frozen=True)
@@ -46,16 +51,26 @@ def as_float(x: Tensor) -> Tensor:
     return x.float() / 255 if x.dtype == torch.uint8 else x.float()
 
 
-def measure(part: Part) -> tuple[Normalisation, ...]:
+def measure(part: Part | Stream) -> tuple[Normalisation, ...]:
     """Of every input of a training part."""
-    rows = torch.linspace(0, len(part) - 1, min(len(part), MOST)).round().long()
     sums: list[_Sums] = []
-    for some in torch.split(rows, 500):
-        for i, x in enumerate(part.take(some)):
+    for inputs in _spread(part):
+        for i, x in enumerate(inputs):
             if len(sums) <= i:
                 sums.append(_Sums(x.shape[1]))
             sums[i].add(as_float(x))
     return tuple(one.normalisation() for one in sums)
+
+
+def _spread(part: Part | Stream) -> Iterator[tuple[Tensor, ...]]:
+    """The inputs of at most `MOST` samples, some at a time."""
+    if isinstance(part, Stream):
+        for samples in islice(part.chunks(500, seed=0), FIRST // 500):
+            yield part.decoded(samples, range(len(samples)))[0]
+        return
+    rows = torch.linspace(0, len(part) - 1, min(len(part), MOST)).round().long()
+    for some in torch.split(rows, 500):
+        yield part.take(some)
 
 
 class _Sums:

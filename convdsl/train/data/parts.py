@@ -5,11 +5,14 @@ Pictures are uint8 in 0..255 or float32 in 0..1, (N, C, H, W); other inputs are 
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
 from convdsl.train.problem import TrainingError
+
+if TYPE_CHECKING:
+    from convdsl.train.data.stream import Stream
 
 Shape = tuple[int, ...]
 #: kind, shape of one sample, and for classes (number, ignored), for numbers (least, most)
@@ -62,7 +65,7 @@ class Request:
 
     inputs: name -> shape of one sample. label: what its head wants. holdout: share that is held
     out where the data set has no part of its own for it; split_seed decides which. resize, pad:
-    bring pictures of another size to the network's.
+    bring pictures of another size to the network's. stream: read samples as they are needed.
     """
 
     inputs: dict[str, Shape]
@@ -71,10 +74,11 @@ class Request:
     split_seed: int = 0
     resize: bool = False
     pad: bool = False
+    stream: bool = False
 
     def choices(self) -> dict[str, Any]:
         """What the user chose, to ask for the same data again."""
-        names = ("holdout", "split_seed", "resize", "pad")
+        names = ("holdout", "split_seed", "resize", "pad", "stream")
         return {name: getattr(self, name) for name in names}
 
 
@@ -88,8 +92,8 @@ class Data:
     """
 
     name: str
-    train: Part
-    test: Part
+    train: "Part | Stream"
+    test: "Part | Stream"
     classes: tuple[str, ...] = ()
     augment: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())

@@ -1,13 +1,16 @@
 """One picture file -> a uint8 tensor in the channels and the size that a network reads."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
+from convdsl.report.terminal import counted
 from convdsl.train.data.parts import Shape
 from convdsl.train.problem import TrainingError
 
@@ -16,6 +19,9 @@ ENDINGS = frozenset(
     ".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()  # noqa: SIM905
 )
 MODES = {1: "L", 3: "RGB"}
+#: pictures left out that are named one by one
+NAMED = 5
+PictureFile = Path | IO[bytes] | Image.Image
 #: modes of 16 and more bits a pixel, which Pillow would cut off at 255
 _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
@@ -35,27 +41,28 @@ def mode_for(shape: Shape) -> str:
     return MODES[shape[0]]
 
 
-def decode(path: Path, shape: Shape) -> Tensor:
+def decode(file: PictureFile, shape: Shape, fit: bool = True) -> Tensor:
     """uint8 (C, H, W): turned upright as EXIF says, scaled to cover the size, cut in the middle.
 
-    Of animations the first frame. Raises BadPictureError for what cannot be decoded whole,
-    Pillow's limit on pixels included.
+    fit: False leaves it in its own size. Of animations the first frame. Raises BadPictureError
+    for what cannot be decoded whole, Pillow's limit on pixels included.
     """
     mode, size = mode_for(shape), (shape[2], shape[1])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if image.format == "JPEG" and image.width > 2 * size[0]:
+            with file if isinstance(file, Image.Image) else Image.open(file) as image:
+                if fit and image.format == "JPEG" and image.width > 2 * size[0]:
                     image.draft(mode, (2 * size[0], 2 * size[1]))
-                upright = ImageOps.exif_transpose(image)
-                fitted = ImageOps.fit(_eight_bits(upright, mode), size, Image.Resampling.BILINEAR)
+                made = _eight_bits(ImageOps.exif_transpose(image), mode)
+        if fit:
+            made = ImageOps.fit(made, size, Image.Resampling.BILINEAR)
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
         raise BadPictureError(_why(error)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadPictureError("it has more pixels than is safe to unpack") from error
-    pixels = np.array(fitted, dtype=np.uint8)
-    return torch.from_numpy(pixels.reshape(size[1], size[0], shape[0])).movedim(2, 0).contiguous()
+    pixels = np.array(made, dtype=np.uint8).reshape(made.height, made.width, shape[0])
+    return torch.from_numpy(pixels).movedim(2, 0).contiguous()
 
 
 def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
@@ -68,10 +75,21 @@ def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
+def left_out(bad: Mapping[str, str]) -> tuple[str, ...]:
+    """The note on pictures that could not be decoded, name -> why; () if there are none."""
+    if not bad:
+        return ()
+    shown = "; ".join(f"{name}: {why}" for name, why in sorted(bad.items())[:NAMED])
+    more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+    return (f"{counted(len(bad), 'picture')} left out: {shown}{more}",)
+
+
 def _why(error: BaseException) -> str:
     text = str(error)
     if "cannot identify" in text:
         return "it is no picture"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
     return text.splitlines()[0] if text else type(error).__name__
 
 

@@ -36,4 +36,8 @@ def read_unchecked(text: str, request: Request) -> Data:
         near = get_close_matches(name, READERS, 1)
         advice = f"did you mean {near[0]}?" if near else f"one of {', '.join(READERS)}"
         raise TrainingError("E411", f"there is no kind of data {name!r}", advice)
+    if request.stream and name != "hf":
+        raise TrainingError(
+            "E411", f"{name} cannot be streamed, only hf:NAME", "leave --stream out"
+        )
     return READERS[name](argument, request)

@@ -16,7 +16,8 @@ def split(labels: Tensor, request: Request) -> tuple[Tensor, Tensor]:
     TrainingError if a part would be empty.
     """
     count = len(labels)
-    held = round(count * request.holdout)
+    share = request.holdout
+    held = round(count * share) if 0 < share < 1 else 0
     if not 0 < held < count:
         raise TrainingError(
             "E410",

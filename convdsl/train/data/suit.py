@@ -23,14 +23,14 @@ def suited(part: Arrays, request: Request) -> Arrays:
             "npz: files can hold an array for each input, under its name",
         )
     check_counts(part.inputs, part.labels)
-    shaped = tuple(
-        _shaped(x, name, shape, request)
+    made = tuple(
+        shaped(x, name, shape, request)
         for x, (name, shape) in zip(part.inputs, request.inputs.items(), strict=True)
     )
-    return Arrays(shaped, part.labels)
+    return Arrays(made, part.labels)
 
 
-def _shaped(x: Tensor, name: str, wanted: Shape, request: Request) -> Tensor:
+def shaped(x: Tensor, name: str, wanted: Shape, request: Request) -> Tensor:
     x = _axes(x, wanted)
     if tuple(x.shape[1:]) == wanted:
         return x

@@ -2431,7 +2431,7 @@ def hooks(owner: nn.Module | torch.optim.Optimizer) -> bool:
 class TrainingStep:
     """One step of training on a batch, ``loss = step(x, y)``; see `Network.training_step`."""
 
-    def __init__(self, model: Any, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, model: Any, optimizer: torch.optim.Optimizer, clip: float = 0.0) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
             made = f"got {type(optimizer).__name__}"
             raise ValueError(f"optimizer must be a torch.optim.Optimizer or one of ours, {made}")
@@ -2442,7 +2442,7 @@ class TrainingStep:
             raise ValueError(
                 "the optimizer holds no parameter of this network: make it of model.parameters()"
             )
-        self.model, self.optimizer = model, optimizer
+        self.model, self.optimizer, self.clip = model, optimizer, clip
         self.captured: dict[Any, CapturedStep] = {}
         self.calls: dict[Any, int] = {}
         self.state: object = None
@@ -2496,6 +2496,9 @@ class TrainingStep:
             if one is None or one.dtype != loss.dtype or one.device != loss.device:
                 one = self.one = torch.ones_like(loss)
             loss.backward(one)  # type: ignore[no-untyped-call]  # it would make a one every time
+        if self.clip:
+            stepped = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(stepped, self.clip)
         self.optimizer.step()
         for parameter in parameters:
             parameter.grad = None
@@ -2858,13 +2861,14 @@ class Network(nn.Module):
             loss = loss + (l1 * y.abs().sum() + l2 * y.square().sum()) / len(y)
         return loss
 
-    def training_step(self, optimizer: torch.optim.Optimizer) -> TrainingStep:
+    def training_step(self, optimizer: torch.optim.Optimizer, clip: float = 0.0) -> TrainingStep:
         """``step`` such that ``loss = step(x, y)`` is forward, backward and ``optimizer``'s step.
 
+        clip: the greatest norm that the gradients of all its parameters have together, 0 for any.
         On a CUDA device and with an optimiser of `convdsl.optim`, one CUDA graph. Raises ValueError
         for a network without a head, or an optimiser that holds none of its parameters.
         """
-        return TrainingStep(self, optimizer)
+        return TrainingStep(self, optimizer, clip)
 
     def penalty(self) -> Tensor | float:
         """What the weights' regularisers add to the loss: sums of l1 * |w| + l2 * w^2."""
