@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from convdsl.codegen.launches import Part
 from convdsl.codegen.traffic import launch_moves
 from convdsl.compiler import OPTIONAL, PIPELINE, Network, compile_text
 from convdsl.ir.graph import Node
@@ -29,12 +30,36 @@ BOTTLENECK = (
 )
 
 
+#: programs, filters in the order in which gradients are merged, and those merged forward as well
 WITHOUT_BN = [
-    "TANH - CONCAT{ CONV(8, 1) - RELU | CONV(16, 1) - RELU - CONV(8, 3) | CONV(8, 1) - TANH"
-    " - CONV(8, 1) | POOL(3, S=1, P=1) - CONV(8, 1) } - CONV(4, 1)",
-    "CONCAT{ CONV(8, 1) - RELU - POOL | CONV(16, 1) - SWISH - CONV(8, S=2) | CONV(8, 1) - RELU"
-    " - AVGPOOL } - CONV(4, 1)",
+    # the CONCAT begins with a branch of the family, which goes last; other activations are apart
+    (
+        "TANH - CONCAT{ CONV(8, 1) - RELU | CONV(16, 1) - RELU - CONV(8, 3) | CONV(8, 1) - TANH"
+        " - CONV(8, 1) | POOL(3, S=1, P=1) - CONV(8, 1) } - CONV(4, 1)",
+        [(16, 8, 8)],
+        [24],
+    ),
+    # the first is pooled in the epilogue, which leaves one of each kind
+    (
+        "CONCAT{ CONV(8, 1) - RELU - POOL | CONV(16, 1) - SWISH - CONV(8, S=2) | CONV(8, 1) - RELU"
+        " - AVGPOOL } - CONV(4, 1)",
+        [(8, 16, 8)],
+        [],
+    ),
+    # a derivative that asks for the input; more channels than a tile has
+    (
+        "CONCAT{ CONV(24, 1) - SWISH - CONV(8, 3) | CONV(40, 1) - SWISH - CONV(8) } - CONV(4, 1)",
+        [(24, 40)],
+        [64],
+    ),
+    # nothing goes to a CONCAT
+    (
+        "ADD{ CONV(8, 1) - RELU - CONV(9, 3) | CONV(16, 1) - RELU - CONV(9, 3) } - CONV(4, 1)",
+        [(8, 16)],
+        [24],
+    ),
 ]
+TEXTS_WITHOUT_BN = [text for text, _, _ in WITHOUT_BN]
 
 
 def program(shape: str, text: str, bias: bool = False) -> Network:
@@ -100,12 +125,12 @@ def test_every_value_is_that_of_the_graph_before(text: str, bias: bool, training
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("text", WITHOUT_BN)
-def test_gradients_without_bn_are_those_of_the_graph_before(
-    text: str, bias: bool, however_small: None
+@pytest.mark.parametrize(("text", "filters", "forward"), WITHOUT_BN)
+def test_answers_without_bn_are_those_of_the_graph_before(
+    text: str, filters: list[tuple[int, ...]], forward: list[int], bias: bool, however_small: None
 ) -> None:
     network = program("3@6x4", text, bias)
-    assert gradients(network) == [(8, 16, 8)] and not families(network)
+    assert gradients(network) == filters and families(network) == forward
     same_answers(network, True)
     same_answers(network, True, "drop_dead", "fuse_epilogues")
 
@@ -117,8 +142,11 @@ OTHERS = [name for name, _ in PIPELINE if name in OPTIONAL - {"merge_siblings"}]
 @pytest.mark.parametrize(
     "without", [c for n in (0, 1, 2, len(OTHERS)) for c in combinations(OTHERS, n)]
 )
-def test_any_subset_of_passes_gives_the_same_gradients(without: tuple[str, ...]) -> None:
+def test_any_subset_of_passes_gives_the_same_gradients(
+    without: tuple[str, ...], however_small: None
+) -> None:
     same_answers(program("3@3x4", INCEPTION), True, *without)
+    same_answers(program("3@3x4", TEXTS_WITHOUT_BN[0], bias=True), True, *without)
 
 
 @pytest.mark.parametrize(
@@ -141,9 +169,19 @@ def test_kernels_train_as_in_torch(text: str, bias: bool, left_out: tuple[str, .
         torch.testing.assert_close(one / scale, other / scale, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("text", WITHOUT_BN)
-def test_kernels_without_bn_train_as_in_torch(text: str, however_small: None) -> None:
-    network = program("3@6x4", text, bias=True)
+@pytest.mark.parametrize(
+    ("text", "left_out"),
+    [
+        *((text, ()) for text in TEXTS_WITHOUT_BN),
+        (TEXTS_WITHOUT_BN[0], ("place_slices",)),
+        (TEXTS_WITHOUT_BN[0], ("fuse_epilogues",)),
+        (TEXTS_WITHOUT_BN[2], ("pack_masks", "place_slices")),
+    ],
+)
+def test_kernels_without_bn_train_as_in_torch(
+    text: str, left_out: tuple[str, ...], however_small: None
+) -> None:
+    network = without(program("3@6x4", text, bias=True), *left_out)
     assert gradients(network)
     ours, torchs = (of_training(network, t, (3, 6, 4), 3) for t in ("triton", "torch"))
     for one, other in zip(ours, torchs, strict=True):
@@ -280,9 +318,9 @@ def test_a_channel_that_is_no_number_stays_in_its_branch() -> None:
     assert [c for c in range(16) if y[:, c].isnan().any()] == [3]
 
 
-@pytest.mark.parametrize("text", [INCEPTION, BOTTLENECK, WITHOUT_BN[0]])
+@pytest.mark.parametrize("text", [INCEPTION, BOTTLENECK, *TEXTS_WITHOUT_BN])
 def test_bytes_are_counted_as_the_kernels_touch_them(text: str, however_small: None) -> None:
-    network = program("3@6x5", f"{text} - GAP - FC(3), SOFTMAX", bias=True)
+    network = program("3@6x4", f"{text} - GAP - FC(3), SOFTMAX", bias=True)
     assert gradients(network)
     agree(step(network), list(launch_moves(network.fused, network.triton, BATCH, HALF)))
 
@@ -294,6 +332,73 @@ def test_less_is_moved() -> None:
     saved = plain.traffic(32, "bf16").total - network.traffic(32, "bf16").total
     # read twice less for outputs and for gradients of weights, and twice less written and read back
     assert 7 * x < saved < 8 * x
+
+
+#: a module of GoogLeNet as published
+INCEPTION_2014 = (
+    "CONCAT{ cr(16, 1) | cr(24, 1) - cr(32, 3) | cr(8, 1) - cr(8, 5) | POOL(3, S=1, P=1) - cr(8, 1)"
+    " }"
+)
+
+
+def published(text: str, shape: str = "64@30x30") -> Network:
+    return compile_text(
+        f"input {shape} block cr(k, f) = CONV(k, f) - RELU net Example = CONV(64, 3) - {text}"
+        " - CONV(8, 1) - GAP - FC(3), SOFTMAX"
+    )
+
+
+def test_with_biases_one_product_makes_all_and_nothing_is_copied_but_parameters() -> None:
+    network = published(INCEPTION_2014)
+    assert families(network) == [48]
+    copies = [x for x in network.triton.launches if x.nest == "copy_slice" and not x.epilogue]
+    sizes = [x.arguments["channels"].text for x in copies if x.part is not Part.INFERENCE]
+    assert sizes == [*(str(64 * k) for k in (24, 8, 16)), "24", "8", "16"]
+    plain = without(network, "merge_siblings")
+    x, parameters = 64 * 900 * 32 * 2, 48 * (64 * 2 + 4)
+    saved = (
+        plain.traffic(32, "bf16").parts["forward"] - network.traffic(32, "bf16").parts["forward"]
+    )
+    assert saved == 2 * x - 2 * parameters
+
+
+def test_a_concat_lies_behind_the_rest_of_its_first_branch() -> None:
+    places = published(INCEPTION_2014).fused.places
+    (wide,) = {places.root(v) for v in places.of if v.type.channels == 48 and "bits" not in v.name}
+    inside = [v for v in places.of if places.root(v) == wide]
+    assert wide.type.channels == 24 + 8 + 16 + 32 + 8 + 8
+    # of the family all and each, the other branches, the CONCAT
+    found = sorted((places.start(v), v.type.channels) for v in inside)
+    assert found == [(0, 24), (0, 48), (24, 8), (32, 16), (32, 64), (48, 32), (80, 8), (88, 8)]
+
+
+@pytest.mark.parametrize(
+    ("text", "filters"),
+    [
+        # to copy one costs twice its channels, less than another pass over the input
+        ("CONCAT{ POOL(3, S=1, P=1) | cr(16, 1) | cr(24, 1) - cr(8, 3) }", [40]),
+        ("CONCAT{ POOL(3, S=1, P=1) | cr(40, 1) | cr(24, 1) - cr(8, 3) }", []),
+        ("CONCAT{ POOL(3, S=1, P=1) | cr(24, 1) | cr(24, 1) }", []),
+        # a result is a tensor of its own, as is what a kernel without strides reads
+        ("CONCAT{ cr(40, 1) | cr(24, 1) as t - cr(8, 3) } , SOFTMAX output t = @t", []),
+        ("CONCAT{ cr(40, 1) | cr(24, 1) - LRN }", []),
+        # more than an activation belongs into the epilogue
+        ("ADD{ cr(16, 1) | cr(16, 1) }", []),
+        ("CONCAT{ cr(16, 1) - POOL | cr(16, 1) - POOL }", []),
+        ("CONCAT{ cr(16, 1) - DROPOUT | cr(16, 1) - DROPOUT }", []),
+        # two families; another activation for each; none
+        ("ADD{ CONCAT{ cr(8, 1) | cr(16, 1) - cr(8, 3) } | ADD{ cr(16, 3) | cr(16, 3) } }", [24]),
+        ("CONCAT{ CONV(16, 1) - TANH | cr(16, 1) }", []),
+        ("CONCAT{ CONV(16, 1) | CONV(16, 1) - CONV(8, 3) }", []),
+    ],
+)
+def test_whose_activations_are_merged(text: str, filters: list[int]) -> None:
+    head = "" if "output" in text else " - CONV(8, 1) - GAP - FC(3), SOFTMAX"
+    network = compile_text(
+        "input 64@30x30 block cr(k, f) = CONV(k, f) - RELU"
+        f" net Example = CONV(64, 3) - {text}{head}"
+    )
+    assert families(network) == filters
 
 
 def test_stacked_numbers_lie_one_behind_the_other() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Launch, Nest, Schedule, Size, Tail
 from convdsl.ir.op import Op
-from convdsl.ir.types import TensorType
+from convdsl.ir.types import DType, TensorType
 from convdsl.ops._rows import tile
 from convdsl.ops._touched import partly
 
@@ -23,7 +23,9 @@ class Stack(Op):
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         first, *rest = operands[0].shape
         total = first + sum(kind.shape[0] for kind in operands[1:])
-        return (replace(operands[0], shape=(total, *rest)),)
+        # vectors of parameters are never rounded
+        dtype = operands[0].dtype if rest else DType.FLOAT32
+        return (replace(operands[0], shape=(total, *rest), dtype=dtype),)
 
     def reference(self, *operands: str) -> tuple[str, ...]:
         return (f"torch.cat([{', '.join(operands)}])",)
