@@ -80,6 +80,7 @@ INFERENCE_PIPELINE: tuple[Pass, ...] = (
     ("use_running_statistics", use_running_statistics),
     ("drop_dead", drop_dead),
     ("use_library", use_library),
+    ("merge_siblings", merge_siblings),
     ("fuse_epilogues", fuse_epilogues),
     ("place_slices", place_slices),
     ("choose_tiles", choose_tiles),

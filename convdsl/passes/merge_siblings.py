@@ -10,7 +10,8 @@ Assumes split layers and a differentiated graph. In front of BN, statistics of a
 the one kernel. Without BN the activation stays in its epilogue where all have the same, and
 `sibling_outputs` says whether that pays; gradients are merged in any case. Leaves alone those whose
 channels fill no whole vectors of memory, and small networks without BN, which have fewer launches
-as they are (`step_at_once`).
+as they are (`step_at_once`). At inference BN is in an epilogue, with four numbers per channel that
+would have to be put together too: only convolutions without it are merged.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -154,10 +155,14 @@ class _Merger:
         return self.with_gradients(replace(member, normalize=normalize), normalize.output)
 
     def without_statistics(self, member: _Member) -> _Member | None:
-        """A member of which gradients only are merged."""
+        """A member with its gradients, if the graph has any."""
         x, weight = member.conv.inputs[0], member.conv.parameters[0]
+        if x.type.elements < LEAST_ELEMENTS:
+            return None
+        if not self.graph.backward:
+            return member
         to_weight = self.made.get(self.gradients.get(weight, weight))
-        if x.type.elements < LEAST_ELEMENTS or to_weight is None or to_weight.inputs[0] != x:
+        if to_weight is None or to_weight.inputs[0] != x:
             return None
         dy = to_weight.inputs[-1]
         found = self.with_gradients(member, dy) if self.may_lie(dy) else None

@@ -31,57 +31,62 @@ def infer(
         inception_concat_1_cr2_conv_weight, inception_concat_2_cr_conv_weight,
         inception_concat_2_cr2_conv_weight, inception_concat_3_cr_conv_weight,
     ) = weights
-    # inception3a.cnn:3 CONV(64, 1) - RELU
-    inception_concat = new((n, 28, 28, 256))
-    inception_concat_0_cr_relu = inception_concat[..., 0:64]
-    conv_forward[(triton.cdiv(n * 784, 128),)](
-        x_ptr=x, w_ptr=inception_concat_0_cr_conv_weight, bias_ptr=inception_concat_0_cr_conv_bias,
-        y_ptr=inception_concat_0_cr_relu, index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28,
-        C=192, K=64, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-        DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=256, POOL_H=1, POOL_W=1,
+    # inception3a.cnn:3 stack of CONV(64, 1) | CONV(96, 1) | CONV(16, 1)
+    inception_concat_0_cr_conv_weight_siblings = new((176, 192, 1, 1))
+    stack[(33,)](
+        x0_ptr=inception_concat_0_cr_conv_weight, x1_ptr=inception_concat_1_cr_conv_weight,
+        x2_ptr=inception_concat_2_cr_conv_weight, x3_ptr=None,
+        y_ptr=inception_concat_0_cr_conv_weight_siblings, start=0, end0=12288, end1=30720,
+        end2=33792, end3=33792, BLOCK=1024, num_warps=4, num_stages=2,
+    )
+    # inception3a.cnn:3 stack of CONV(64, 1) | CONV(96, 1) | CONV(16, 1)
+    inception_concat_0_cr_conv_bias_siblings = new((176,), dtype=torch.float32)
+    stack[(1,)](
+        x0_ptr=inception_concat_0_cr_conv_bias, x1_ptr=inception_concat_1_cr_conv_bias,
+        x2_ptr=inception_concat_2_cr_conv_bias, x3_ptr=None,
+        y_ptr=inception_concat_0_cr_conv_bias_siblings, start=0, end0=64, end1=160, end2=176,
+        end3=176, BLOCK=1024, num_warps=4, num_stages=2,
+    )
+    # inception3a.cnn:3 conv_relu of CONV(64, 1) | CONV(96, 1) | CONV(16, 1) - RELU
+    inception_concat_0_cr_relu_siblings = new((n, 28, 28, 176))
+    conv_forward[(triton.cdiv(n * 784, 128) * 3,)](
+        x_ptr=x, w_ptr=inception_concat_0_cr_conv_weight_siblings,
+        bias_ptr=inception_concat_0_cr_conv_bias_siblings,
+        y_ptr=inception_concat_0_cr_relu_siblings, index_ptr=None, aux=(), seed=0, rows=n * 784,
+        H=28, W=28, C=192, K=176, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
+        DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=176, POOL_H=1, POOL_W=1,
         EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=64, num_warps=8,
         num_stages=3,
     )
-    # inception3a.cnn:3 CONV(96, 1) - RELU
-    inception_concat_1_cr_relu = new((n, 28, 28, 96))
-    conv_forward[(triton.cdiv(n * 784, 64) * 3,)](
-        x_ptr=x, w_ptr=inception_concat_1_cr_conv_weight, bias_ptr=inception_concat_1_cr_conv_bias,
-        y_ptr=inception_concat_1_cr_relu, index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28,
-        C=192, K=96, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-        DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=96, POOL_H=1, POOL_W=1,
-        EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8,
-        num_stages=3,
-    )
+    del inception_concat_0_cr_conv_bias_siblings, inception_concat_0_cr_conv_weight_siblings
+    # inception3a.cnn:3 slice of RELU
+    inception_concat_0_cr_relu = inception_concat_0_cr_relu_siblings[..., 0:64]
+    # inception3a.cnn:3 slice of RELU
+    inception_concat_1_cr_relu = inception_concat_0_cr_relu_siblings[..., 64:160]
+    # inception3a.cnn:3 slice of RELU
+    inception_concat_2_cr_relu = inception_concat_0_cr_relu_siblings[..., 160:176]
+    del inception_concat_0_cr_relu_siblings
     # inception3a.cnn:3 CONV(128, 3) - RELU
+    inception_concat = new((n, 28, 28, 256))
     inception_concat_1_cr2_relu = inception_concat[..., 64:192]
     conv_forward[(triton.cdiv(n * 784, 128),)](
         x_ptr=inception_concat_1_cr_relu, w_ptr=inception_concat_1_cr2_conv_weight,
         bias_ptr=inception_concat_1_cr2_conv_bias, y_ptr=inception_concat_1_cr2_relu,
         index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=96, K=128, P=28, Q=28, R=3, S=3,
-        STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=96,
-        Y_STRIDE=256, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128,
-        BLOCK_N=128, BLOCK_K=32, num_warps=8, num_stages=3,
+        STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1, DILATION_W=1, GROUPS=1,
+        X_STRIDE=176, Y_STRIDE=256, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee",
+        BLOCK_M=128, BLOCK_N=128, BLOCK_K=32, num_warps=8, num_stages=3,
     )
     del inception_concat_1_cr_relu
-    # inception3a.cnn:3 CONV(16, 1) - RELU
-    inception_concat_2_cr_relu = new((n, 28, 28, 16))
-    conv_forward[(triton.cdiv(n * 784, 64),)](
-        x_ptr=x, w_ptr=inception_concat_2_cr_conv_weight, bias_ptr=inception_concat_2_cr_conv_bias,
-        y_ptr=inception_concat_2_cr_relu, index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28,
-        C=192, K=16, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-        DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=16, POOL_H=1, POOL_W=1,
-        EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=64, num_warps=4,
-        num_stages=3,
-    )
     # inception3a.cnn:3 CONV(32, 5) - RELU
     inception_concat_2_cr2_relu = inception_concat[..., 192:224]
     conv_forward[(triton.cdiv(n * 784, 64),)](
         x_ptr=inception_concat_2_cr_relu, w_ptr=inception_concat_2_cr2_conv_weight,
         bias_ptr=inception_concat_2_cr2_conv_bias, y_ptr=inception_concat_2_cr2_relu,
         index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=16, K=32, P=28, Q=28, R=5, S=5,
-        STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=16,
-        Y_STRIDE=256, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
-        BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
+        STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1, DILATION_W=1, GROUPS=1,
+        X_STRIDE=176, Y_STRIDE=256, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee",
+        BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
     )
     del inception_concat_2_cr_relu
     # inception3a.cnn:8 POOL(3, S=1, P=half)
@@ -102,6 +107,12 @@ def infer(
         BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
     )
     del inception_concat_3_pool
+    # inception3a.cnn:4 concat of CONCAT
+    copy_slice[(triton.cdiv(n * 784, 16), 1)](
+        x_ptr=inception_concat_0_cr_relu, y_ptr=inception_concat, rows=n * 784, channels=64,
+        x_stride=176, x_start=0, y_stride=256, y_start=0, aux=(), seed=0, EPILOGUE=keep, ROWS=16,
+        COLS=64, num_warps=4, num_stages=2,
+    )
     return (inception_concat,)
 
 
@@ -126,40 +137,19 @@ class Inception3aFunction(torch.autograd.Function):
         ) = weights
         # inception3a.cnn:3 stack of CONV(64, 1) | CONV(96, 1) | CONV(16, 1)
         inception_concat_0_cr_conv_weight_siblings = new((176, 192, 1, 1))
-        copy_slice[(1, 12)](
-            x_ptr=inception_concat_0_cr_conv_weight,
-            y_ptr=inception_concat_0_cr_conv_weight_siblings, rows=1, channels=12288,
-            x_stride=12288, x_start=0, y_stride=12288, y_start=0, aux=(), seed=0, EPILOGUE=keep,
-            ROWS=1, COLS=1024, num_warps=4, num_stages=2,
-        )
-        copy_slice[(1, 18)](
-            x_ptr=inception_concat_1_cr_conv_weight,
-            y_ptr=inception_concat_0_cr_conv_weight_siblings, rows=1, channels=18432,
-            x_stride=18432, x_start=0, y_stride=18432, y_start=12288, aux=(), seed=0, EPILOGUE=keep,
-            ROWS=1, COLS=1024, num_warps=4, num_stages=2,
-        )
-        copy_slice[(1, 3)](
-            x_ptr=inception_concat_2_cr_conv_weight,
-            y_ptr=inception_concat_0_cr_conv_weight_siblings, rows=1, channels=3072, x_stride=3072,
-            x_start=0, y_stride=3072, y_start=30720, aux=(), seed=0, EPILOGUE=keep, ROWS=1,
-            COLS=1024, num_warps=4, num_stages=2,
+        stack[(33,)](
+            x0_ptr=inception_concat_0_cr_conv_weight, x1_ptr=inception_concat_1_cr_conv_weight,
+            x2_ptr=inception_concat_2_cr_conv_weight, x3_ptr=None,
+            y_ptr=inception_concat_0_cr_conv_weight_siblings, start=0, end0=12288, end1=30720,
+            end2=33792, end3=33792, BLOCK=1024, num_warps=4, num_stages=2,
         )
         # inception3a.cnn:3 stack of CONV(64, 1) | CONV(96, 1) | CONV(16, 1)
         inception_concat_0_cr_conv_bias_siblings = new((176,), dtype=torch.float32)
-        copy_slice[(1, 1)](
-            x_ptr=inception_concat_0_cr_conv_bias, y_ptr=inception_concat_0_cr_conv_bias_siblings,
-            rows=1, channels=64, x_stride=64, x_start=0, y_stride=64, y_start=0, aux=(), seed=0,
-            EPILOGUE=keep, ROWS=1, COLS=64, num_warps=4, num_stages=2,
-        )
-        copy_slice[(1, 1)](
-            x_ptr=inception_concat_1_cr_conv_bias, y_ptr=inception_concat_0_cr_conv_bias_siblings,
-            rows=1, channels=96, x_stride=96, x_start=0, y_stride=96, y_start=64, aux=(), seed=0,
-            EPILOGUE=keep, ROWS=1, COLS=128, num_warps=4, num_stages=2,
-        )
-        copy_slice[(1, 1)](
-            x_ptr=inception_concat_2_cr_conv_bias, y_ptr=inception_concat_0_cr_conv_bias_siblings,
-            rows=1, channels=16, x_stride=16, x_start=0, y_stride=16, y_start=160, aux=(), seed=0,
-            EPILOGUE=keep, ROWS=1, COLS=16, num_warps=4, num_stages=2,
+        stack[(1,)](
+            x0_ptr=inception_concat_0_cr_conv_bias, x1_ptr=inception_concat_1_cr_conv_bias,
+            x2_ptr=inception_concat_2_cr_conv_bias, x3_ptr=None,
+            y_ptr=inception_concat_0_cr_conv_bias_siblings, start=0, end0=64, end1=160, end2=176,
+            end3=176, BLOCK=1024, num_warps=4, num_stages=2,
         )
         # inception3a.cnn:3 conv_relu of CONV(64, 1) | CONV(96, 1) | CONV(16, 1) - RELU
         inception_concat_0_cr_relu_siblings = new((n, 28, 28, 176))
@@ -475,10 +465,8 @@ class Inception3aFunction(torch.autograd.Function):
 # ---- epilogues: what is worked out while a tile is in registers ----------------------------------
 
 
-# inception3a.cnn:3 CONV(64, 1) - RELU
-# inception3a.cnn:3 CONV(96, 1) - RELU
+# inception3a.cnn:3 conv_relu of CONV(64, 1) | CONV(96, 1) | CONV(16, 1) - RELU
 # inception3a.cnn:3 CONV(128, 3) - RELU
-# inception3a.cnn:3 CONV(16, 1) - RELU
 # inception3a.cnn:3 CONV(32, 5) - RELU
 # inception3a.cnn:3 CONV(32, 1) - RELU
 @triton.jit
@@ -539,6 +527,42 @@ def add_epilogue(acc, offsets, column, mask, aux, seed):
 
 
 # ---- loop nests, channels last -------------------------------------------------------------------
+
+
+@triton.jit
+def copy_stretch(x_ptr, y_ptr, mask):
+    """What lies at these places, where the mask says."""
+    tl.store(y_ptr, tl.load(x_ptr, mask=mask), mask=mask)
+
+
+@triton.jit
+def stack(
+    x0_ptr,
+    x1_ptr,
+    x2_ptr,
+    x3_ptr,
+    y_ptr,
+    start,
+    end0,
+    end1,
+    end2,
+    end3,
+    BLOCK: tl.constexpr,
+):
+    """y[start + i] = x0[i] for i < end0, x1[i - end0] for end0 <= i < end1, and so on.
+
+    An x that is None leaves its stretch of y as it is.
+    """
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    y_start = y_ptr + start + i
+    if x0_ptr is not None:
+        copy_stretch(x0_ptr + i, y_start, i < end0)
+    if x1_ptr is not None:
+        copy_stretch(x1_ptr + (i - end0), y_start, (i >= end0) & (i < end1))
+    if x2_ptr is not None:
+        copy_stretch(x2_ptr + (i - end1), y_start, (i >= end1) & (i < end2))
+    if x3_ptr is not None:
+        copy_stretch(x3_ptr + (i - end2), y_start, (i >= end2) & (i < end3))
 
 
 @triton.jit(do_not_specialize=["seed"])
