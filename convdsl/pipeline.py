@@ -17,6 +17,7 @@ from convdsl.passes.fuse_epilogues import fuse_epilogues
 from convdsl.passes.fuse_prologues import fuse_prologues
 from convdsl.passes.hoist_pool_gradient import hoist_pool_gradient
 from convdsl.passes.merge_siblings import merge_siblings
+from convdsl.passes.normalize_in_pool import normalize_in_pool
 from convdsl.passes.pack_masks import pack_masks
 from convdsl.passes.place_slices import place_slices
 from convdsl.passes.pool_first import pool_first
@@ -36,6 +37,7 @@ PIPELINE: tuple[Pass, ...] = (
     ("recompute_masks", recompute_masks),
     ("pack_masks", pack_masks),
     ("drop_dead", drop_dead),
+    ("normalize_in_pool", normalize_in_pool),
     ("use_library", use_library),
     ("merge_siblings", merge_siblings),
     ("fuse_epilogues", fuse_epilogues),
@@ -48,7 +50,9 @@ INFERENCE_PIPELINE: tuple[Pass, ...] = (
     ("drop_training_outputs", drop_training_outputs),
     ("use_running_statistics", use_running_statistics),
     ("drop_dead", drop_dead),
+    ("normalize_in_pool", normalize_in_pool),
     ("use_library", use_library),
+    ("merge_siblings", merge_siblings),
     ("fuse_epilogues", fuse_epilogues),
     ("place_slices", place_slices),
     ("choose_tiles", choose_tiles),
@@ -63,6 +67,7 @@ OPTIONAL = frozenset(
         "pack_masks",
         "drop_dead",
         "merge_siblings",
+        "normalize_in_pool",
         "fuse_epilogues",
         "fuse_prologues",
         "place_slices",

@@ -8,6 +8,7 @@ Where a difference is wanted, --update-golden or ``python -m benchmarks.aot --up
 
 import importlib
 import inspect
+import json
 import pkgutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,8 @@ import pytest
 import convdsl.kernels
 from benchmarks.aot.describe import describe
 from benchmarks.aot.table import (
+    OLDER,
+    SOME,
     TRITON,
     WIDE,
     Planned,
@@ -30,6 +33,8 @@ from benchmarks.aot.table import (
     planned,
     read,
     table_path,
+    tabled,
+    targets_of,
     violations,
     write,
 )
@@ -42,7 +47,7 @@ from convdsl.tuning.plan import IMPORTS, Argument, Kernel, cut_out, definitions,
 PROGRAMS = all_programs()
 NETWORKS = dict(PROGRAMS)  # of a layer's programs the last
 SM_90 = TARGETS["sm_90"]
-HINT = "python -m benchmarks.aot --update  rewrites the tables"
+HINT = "python -m benchmarks.aot --update  rewrites the tables of the Triton that is installed"
 
 
 @cache
@@ -50,8 +55,15 @@ def plans() -> list[Planned]:
     return planned(PROGRAMS)
 
 
-def committed(target: Target) -> Rows:
-    path = table_path(target, TRITON)
+#: every committed table: its target and its Triton
+COMMITTED = [(t, v) for v in (TRITON, *OLDER) for t in targets_of(v)]
+TABLES = pytest.mark.parametrize(
+    ("target", "triton"), COMMITTED, ids=[f"{t.name}-{v}" for t, v in COMMITTED]
+)
+
+
+def committed(target: Target, triton: str = TRITON) -> Rows:
+    path = table_path(target, triton)
     assert path.exists(), f"{path.name} is missing; {HINT}"
     return read(path)
 
@@ -219,6 +231,15 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read(path) == rows
 
 
+def test_the_table_of_an_older_triton_says_what_it_is_of() -> None:
+    some = tabled(plans(), OLDER[0])
+    assert len(plans()) // 5 < len(some) < len(plans()) == len(tabled(plans(), TRITON))
+    assert {"conv_forward", "rows_product", "cross_entropy"} <= {p.kernel.nest for p in some}
+    table = json.loads(write({}, OLDER[0]))
+    assert table == {"triton": OLDER[0], "of": sorted(SOME), "kernels": {}}
+    assert NETWORKS.keys() >= SOME and "of" not in json.loads(write({}, TRITON))
+
+
 GREEDY = f"""{IMPORTS}
 @triton.jit
 def greedy(x_ptr, y_ptr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
@@ -263,9 +284,9 @@ def test_what_does_not_compile_is_said() -> None:
         build_all([(kernel, SM_90)], workers=1)
 
 
-@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
-def test_the_tables_list_the_kernels_that_are_launched(target: Target) -> None:
-    table = committed(target)
+@TABLES
+def test_the_tables_list_the_kernels_that_are_launched(target: Target, triton: str) -> None:
+    table = committed(target, triton)
     # what the facts are is the business of the builds
     launched = {
         p.description: Row(
@@ -273,19 +294,56 @@ def test_the_tables_list_the_kernels_that_are_launched(target: Target) -> None:
             p.networks,
             p.kernel.digest,
         )
-        for p in plans()
+        for p in tabled(plans(), triton)
     }
     found = differences(table, launched)
     assert not found, "\n".join([*found, HINT])
 
 
-@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
-def test_no_kernel_of_the_tables_wants_too_much(target: Target) -> None:
-    table = committed(target)
+#: what Triton 3.6 spills on sm_90, with tiles that suit 3.7: the nest, words of the description,
+#: how many such kernels, and most bytes a thread
+SPILLED = [
+    ("cross_entropy", "c=10 ", 1, 8),
+    ("conv_grad_input", "add_relu_gradient_sums ", 3, 128),
+    ("rows_product", "add_relu_gradient_sums ", 4, 160),
+    ("rows_product", "add_relu_gradient_sums_sums ", 4, 400),
+]
+
+
+def spilled(nest: str, words: str) -> dict[str, int]:
+    """Bytes by description."""
+    table = committed(SM_90, "3.6.0")
+    found = (d for d in table if d.startswith(f"{nest} ") and words in d)
+    return {d: table[d].facts.spills for d in found if table[d].facts.spills}
+
+
+@TABLES
+def test_no_kernel_of_the_tables_wants_too_much(target: Target, triton: str) -> None:
+    table = committed(target, triton)
+    excused = {d for nest, words, *_ in SPILLED for d in spilled(nest, words)}
     known = [p for p in plans() if p.description in table]
     assert known
-    wrong = [text for p in known for text in violations(p, target, table[p.description].facts)]
+    wrong = [
+        text
+        for p in known
+        if triton == TRITON or p.description not in excused
+        for text in violations(p, target, table[p.description].facts)
+    ]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(("nest", "words", "count", "most"), SPILLED)
+def test_triton_3_6_spills_no_more_than_is_known(
+    nest: str, words: str, count: int, most: int
+) -> None:
+    found = spilled(nest, words)
+    assert (len(found), max(found.values())) == (count, most)
+
+
+@pytest.mark.xfail(strict=True, reason="its ptxas has no registers left; tiles suit 3.7")
+@pytest.mark.parametrize(("nest", "words"), [known[:2] for known in SPILLED])
+def test_triton_3_6_spills_nothing(nest: str, words: str) -> None:
+    assert not spilled(nest, words)
 
 
 def sides(kernel: Kernel) -> tuple[int, ...]:
@@ -303,8 +361,9 @@ def sides(kernel: Kernel) -> tuple[int, ...]:
     return known.get(kernel.nest, (0,))
 
 
-def test_large_layers_multiply_by_warp_groups_on_hopper() -> None:
-    table = committed(SM_90)
+@pytest.mark.parametrize("triton", [TRITON, *OLDER])
+def test_large_layers_multiply_by_warp_groups_on_hopper(triton: str) -> None:
+    table = committed(SM_90, triton)
     large = [p for p in plans() if min(sides(p.kernel)) >= WIDE and p.description in table]
     assert {p.kernel.nest for p in large} >= {"conv_forward", "conv_grad_weight", "rows_product"}
     facts = {p.description: table[p.description].facts for p in large}
@@ -313,24 +372,27 @@ def test_large_layers_multiply_by_warp_groups_on_hopper() -> None:
 
 def compare(target: Target, chosen: list[Planned], golden: Callable[[Path, str], None]) -> None:
     """Build the chosen kernels; their rows are those of the table and break no limit."""
-    path = table_path(target, triton_version())
-    if triton_version() != TRITON and not path.exists():
-        pytest.skip(f"the tables are of Triton {TRITON}, this is {triton_version()}")
+    version = triton_version()
+    if (target, version) not in COMMITTED:
+        pytest.skip(f"there is no table of Triton {version} for {target.name}")
+    path, chosen = table_path(target, version), tabled(chosen, version)
     facts = build_all((p.kernel, target) for p in chosen)
     made = {
         p.description: Row(facts[p.kernel, target], p.networks, p.kernel.digest) for p in chosen
     }
     table = read(path) if path.exists() else {}
-    others = {p.description for p in plans()} - made.keys()
+    others = {p.description for p in tabled(plans(), version)} - made.keys()
     merged = {**{d: row for d, row in table.items() if d in others}, **made}
     changed = differences(table, merged)
     try:
-        golden(path, write(merged, triton_version()))
+        golden(path, write(merged, version))
         changed = []
     except AssertionError:
         changed = changed or ["the table is not written as its rows are"]
     # in words, which the two texts side by side are not
     assert not changed, "\n".join([*changed, HINT])
+    if version in OLDER:  # of those the table says what they spill
+        return
     wrong = [t for p in chosen for t in violations(p, target, facts[p.kernel, target])]
     assert not wrong, "\n".join(wrong)
 

@@ -8,11 +8,12 @@
 
 A kernel whose row has the digest of what would be compiled is not compiled again.
 
-The tables of another Triton are made in an environment that has it; nothing here needs torch:
+The tables of an older Triton, which hold some programs' kernels for one target (`table.SOME`), are
+made in an environment that has it; nothing here needs torch:
 
     python3 -m venv /tmp/triton36
     /tmp/triton36/bin/pip install triton==3.6.0 lark click
-    PYTHONPATH=. /tmp/triton36/bin/python -m benchmarks.aot --target sm_90 --target gfx942 --update
+    PYTHONPATH=. /tmp/triton36/bin/python -m benchmarks.aot --update
 
 Exits with 1 when a kernel spills, takes too much shared memory or misses the target's
 own matrix instructions.
@@ -25,12 +26,16 @@ import click
 
 from benchmarks.aot.table import (
     ALWAYS,
+    OLDER,
+    TRITON,
     Planned,
     Row,
     all_programs,
     known_facts,
     planned,
     table_path,
+    tabled,
+    targets_of,
     violations,
     write,
 )
@@ -57,15 +62,20 @@ def main(
     NETWORKS are files of networks/ without their ending, layers or heads; all if none is given.
     """
     if update and (networks or dtype != "bf16"):
-        raise click.UsageError("the committed tables hold all programs in bf16")
+        raise click.UsageError("the committed tables hold all their programs in bf16")
+    version = triton_version()
+    if update and version not in (TRITON, *OLDER):
+        raise click.UsageError(f"there are no tables of Triton {version}")
     known = all_programs()
     if unknown := set(networks) - {name for name, _ in known}:
         raise click.UsageError(f"no such network: {', '.join(sorted(unknown))}")
     plans = planned(known, dtype)
     if networks:
         plans = [plan for plan in plans if set(plan.networks) & set(networks)]
-    targets = [TARGETS[name] for name in names] or list(TARGETS.values())
-    facts = {} if afresh or dtype != "bf16" else known_facts(plans, targets, triton_version())
+    elif update:
+        plans = tabled(plans, version)
+    targets = [TARGETS[name] for name in names] or targets_of(version)
+    facts = {} if afresh or dtype != "bf16" else known_facts(plans, targets, version)
     builds = [(p.kernel, t) for t in targets for p in plans if (p.kernel, t) not in facts]
     with click.progressbar(length=len(builds), label="compiling", file=sys.stderr) as bar:
         facts |= build_all(builds, workers, progress=lambda: bar.update(1))
@@ -76,9 +86,9 @@ def main(
         wrong += [text for plan, made in found for text in violations(plan, target, made)]
         if update:
             rows = {p.description: Row(made, p.networks, p.kernel.digest) for p, made in found}
-            path = table_path(target, triton_version())
+            path = table_path(target, version)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(write(rows, triton_version()), encoding="utf-8")
+            path.write_text(write(rows, version), encoding="utf-8")
     for text in wrong:
         click.echo(text, err=True)
     sys.exit(1 if wrong else 0)

@@ -258,9 +258,10 @@ class FunctionBody:
         self.out.assign(self.names[value], new_tensor(value.type, order=self.orders.get(value)))
 
     def slice(self, value: Value, whole: Value, start: int) -> None:
-        """``name = whole[..., 64:192]``"""
-        end = start + value.type.channels
-        self.out.line(f"{self.names[value]} = {self.names[whole]}[..., {start}:{end}]")
+        """``name = whole[..., 64:192]``, where bytes are numbered if they hold bits."""
+        each = 8 if value.type.dtype is DType.BIT else 1
+        first, end = start // each, (start + value.type.channels) // each
+        self.out.line(f"{self.names[value]} = {self.names[whole]}[..., {first}:{end}]")
 
     def schedule(
         self,

@@ -10,10 +10,9 @@ import triton.language as tl
 
 @triton.jit
 def neighbourhood(
-    x_ptr,
-    row,
+    pixel_ptr,
     c,
-    rows,
+    inside,
     C: tl.constexpr,
     SIZE: tl.constexpr,
     ALPHA: tl.constexpr,
@@ -21,12 +20,15 @@ def neighbourhood(
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
-    """log2(s[r,c]), s = K + ALPHA * sum over |j| <= SIZE // 2 of x[r, c+j]^2."""
+    """log2(s[r,c]), s = K + ALPHA * sum over |j| <= SIZE // 2 of x[r, c+j]^2.
+
+    x[r, c] lies at pixel_ptr[r] + c; only where ``inside`` says there is such a pixel.
+    """
     total = tl.zeros((ROWS, COLS), tl.float32)
     for j in range(SIZE):
         place = c + j - SIZE // 2
-        inside = (row < rows) & (place >= 0) & (place < C)
-        x = tl.load(x_ptr + row * C + place, mask=inside, other=0.0).to(tl.float32)
+        mask = inside & (place >= 0) & (place < C)
+        x = tl.load(pixel_ptr + place, mask=mask, other=0.0).to(tl.float32)
         total += x * x
     return tl.log2(K + ALPHA * total)
 
@@ -53,7 +55,7 @@ def lrn(
     mask = (row < rows) & (c < C)
     offsets = row * C + c
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    scale = neighbourhood(x_ptr, row, c, rows, C, SIZE, ALPHA, K, ROWS, COLS)
+    scale = neighbourhood(x_ptr + row * C, c, row < rows, C, SIZE, ALPHA, K, ROWS, COLS)
     y = EPILOGUE(x * tl.exp2(-BETA * scale), offsets, c, mask, aux, seed)
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
@@ -88,13 +90,13 @@ def lrn_gradient(
         inside = (row < rows) & (place >= 0) & (place < C)
         dy = tl.load(dy_ptr + row * C + place, mask=inside, other=0.0).to(tl.float32)
         x = tl.load(x_ptr + row * C + place, mask=inside, other=0.0).to(tl.float32)
-        scale = neighbourhood(x_ptr, row, place, rows, C, SIZE, ALPHA, K, ROWS, COLS)
+        scale = neighbourhood(x_ptr + row * C, place, row < rows, C, SIZE, ALPHA, K, ROWS, COLS)
         total += dy * x * tl.exp2(-(BETA + 1.0) * scale)
     mask = (row < rows) & (c < C)
     offsets = row * C + c
     dy = tl.load(dy_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    scale = neighbourhood(x_ptr, row, c, rows, C, SIZE, ALPHA, K, ROWS, COLS)
+    scale = neighbourhood(x_ptr + row * C, c, row < rows, C, SIZE, ALPHA, K, ROWS, COLS)
     dx = dy * tl.exp2(-BETA * scale) - 2.0 * ALPHA * BETA * x * total
     dx = EPILOGUE(dx, offsets, c, mask, aux, seed)
     tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)

@@ -168,20 +168,21 @@ def torch_padding(
 
 
 def pooling_launch(
-    function: str,
+    function: str | Nest,
     tensors: Mapping[str, Argument],
     large: TensorType,
     small: TensorType,
     window: Window,
     **constants: Argument,
 ) -> Schedule:
-    """One launch of a nest of ``kernels/pool.py``.
+    """One launch of a function of ``kernels/pool.py``, or of a nest that takes what those take.
 
     large, small: the map or sequence the windows slide over and the one with one place per window;
     a gradient stores the large one. constants: what this nest takes beyond the others.
     """
     large, small, window = as_map(large), as_map(small), over_a_map(window)
-    gradient = function.endswith("gradient")
+    nest = function if isinstance(function, Nest) else Nest("pool", function)
+    gradient = nest.function.endswith("gradient")
     stored = large if gradient else small
     # a thread goes through large windows, as global pooling has them, for one number at a time
     elements = 128 if not gradient and prod(window.kernel) > 128 else 1024
@@ -220,4 +221,4 @@ def pooling_launch(
     for name in ("dy_ptr", "index_ptr", "y_ptr") if gradient else ("x_ptr",):
         if isinstance(value := tensors.get(name), Value):
             touched |= partly(value, places * large.channels)
-    return Schedule((Launch(Nest("pool", function), arguments, grid, touched=touched),))
+    return Schedule((Launch(nest, arguments, grid, touched=touched),))

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Launch, Nest, Schedule, Size, Stride, Tail
+from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size, Stride, Tail
 from convdsl.ir.op import Layer, Op, op
-from convdsl.ir.types import TensorType
+from convdsl.ir.types import DType, TensorType
 from convdsl.ops._rows import block_launch
 from convdsl.ops._touched import partly
 from convdsl.ops.add import Add, disagreement
@@ -107,18 +107,26 @@ def _copies(node: Node, tail: Tail, numbers: Iterable[int]) -> Schedule:
 
 
 def _copy(x: Value, x_start: int, y: Value, y_start: int, count: int) -> Launch:
-    part = x.type.with_shape(count, *x.type.spatial)
+    each = 8 if x.type.dtype is DType.BIT else 1  # of bits whole bytes are copied
+    part = x.type.with_shape(count // each, *x.type.spatial)
     launch = block_launch(
         Nest("copy_slice", "copy_slice"),
         part,
         {
             "x_ptr": x,
             "y_ptr": y,
-            "channels": Size(f"{count}"),
-            "x_stride": Stride(x, constant=False),
-            "x_start": Size(f"{x_start}"),
-            "y_stride": Stride(y, constant=False),
-            "y_start": Size(f"{y_start}"),
+            "channels": Size(f"{count // each}"),
+            "x_stride": _stride(x, each),
+            "x_start": Size(f"{x_start // each}"),
+            "y_stride": _stride(y, each),
+            "y_start": Size(f"{y_start // each}"),
         },
     )
-    return replace(launch, touched=partly(x, part.elements) | partly(y, part.elements))
+    return replace(
+        launch, touched=partly(x, each * part.elements) | partly(y, each * part.elements)
+    )
+
+
+def _stride(x: Value, each: int) -> Argument:
+    """From row to row, in elements of which each pointer step passes ``each``."""
+    return Stride(x, constant=False) if each == 1 else Size(f"{x.type.channels // each}")

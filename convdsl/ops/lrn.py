@@ -73,16 +73,18 @@ class LocalResponseNorm(Layer):
 
     def launch(self, function: str, tensors: Mapping[str, Argument], x: TensorType) -> Schedule:
         """One launch of a nest of ``kernels/lrn.py``."""
-        arguments: dict[str, Argument] = {
-            **tensors,
-            "C": x.channels,
+        arguments = {**tensors, "C": x.channels, **self.constants(x)}
+        return Schedule((block_launch(Nest("lrn", function), x, arguments),))
+
+    def constants(self, x: TensorType) -> dict[str, Argument]:
+        """What all nests take of the layer."""
+        return {
             # a window that reaches over all channels from each of them sees nothing more
             "SIZE": min(self.size, 2 * x.channels - 1),
             "ALPHA": self.alpha / self.size,
             "BETA": self.beta,
             "K": self.k,
         }
-        return Schedule((block_launch(Nest("lrn", function), x, arguments),))
 
 
 @dataclass(frozen=True)

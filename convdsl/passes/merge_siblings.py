@@ -6,11 +6,12 @@ instead of a sum. The parameters stay what they are: a launch for each puts the 
 the other, and every gradient is summed into a tensor of its own. What lies between is found in
 channels of wider tensors, which `place_slices` sees to.
 
-Assumes split layers and a differentiated graph. Forward it merges convolutions in front of BN, and
-statistics of all their channels begin in the one kernel; without BN their activations belong into
-their epilogues, each of which stores elsewhere, and gradients only are merged. Leaves alone those
-whose channels fill no whole vectors of memory, and small networks without BN, which have fewer
-launches as they are (`step_at_once`).
+Assumes split layers and a differentiated graph. In front of BN, statistics of all channels begin in
+the one kernel. Without BN the activation stays in its epilogue where all have the same, and
+`sibling_outputs` says whether that pays; gradients are merged in any case. Leaves alone those whose
+channels fill no whole vectors of memory, and small networks without BN, which have fewer launches
+as they are (`step_at_once`). At inference BN is in an epilogue, with four numbers per channel that
+would have to be put together too: only convolutions without it are merged.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +30,7 @@ from convdsl.ops.add import Add
 from convdsl.ops.concat import Concat, Slice, starts
 from convdsl.passes.place_slices import is_aligned
 from convdsl.passes.rewrite import substitute, substitute_results
+from convdsl.passes.sibling_outputs import Family, SiblingOutputs
 from convdsl.passes.step_at_once import MOST_BYTES
 
 #: elements of a sample of x, without BN: with its gradient they are too many for a step at once
@@ -87,6 +89,8 @@ class _Merger:
         self.put: dict[int, list[Node]] = {}
         #: by the first convolution of a family: weight, output and means of all together
         self.together: dict[Value, tuple[Value, Value, Value | None]] = {}
+        #: by the weights of a family, in order: all of them together
+        self.weights: dict[tuple[Value, ...], Value] = {}
         #: terms of a sum that another term now holds
         self.absorbed: set[Value] = set()
 
@@ -98,8 +102,12 @@ class _Merger:
         found = [members for members in families.values() if self.is_family(members)]
         if not found:
             return self.graph
+        outputs = SiblingOutputs(self.graph)
         for members in found:
-            self.forward(members)
+            if members[0].statistics:
+                self.forward(members)
+            else:
+                members = self.activated(members, outputs)
             self.backward(members)
         nodes = list(self.rewritten(self.graph.nodes))
         mapping: dict[Value, Value] = {}
@@ -147,10 +155,14 @@ class _Merger:
         return self.with_gradients(replace(member, normalize=normalize), normalize.output)
 
     def without_statistics(self, member: _Member) -> _Member | None:
-        """A member of which gradients only are merged."""
+        """A member with its gradients, if the graph has any."""
         x, weight = member.conv.inputs[0], member.conv.parameters[0]
+        if x.type.elements < LEAST_ELEMENTS:
+            return None
+        if not self.graph.backward:
+            return member
         to_weight = self.made.get(self.gradients.get(weight, weight))
-        if x.type.elements < LEAST_ELEMENTS or to_weight is None or to_weight.inputs[0] != x:
+        if to_weight is None or to_weight.inputs[0] != x:
             return None
         dy = to_weight.inputs[-1]
         found = self.with_gradients(member, dy) if self.may_lie(dy) else None
@@ -225,15 +237,8 @@ class _Merger:
         """One convolution where the first stood, and statistics of all its channels."""
         first = members[0]
         convs, found = [m.conv for m in members], [m.statistics for m in members if m.statistics]
-        if not found:
-            return
         self.begin([*convs, *found])
-        self.build.origin = _together(convs)
-        geometry = _wider([m.geometry for m in members])
-        parameters = zip(*(conv.parameters for conv in convs), strict=True)
-        stacks = [self.stack(values) for values in parameters]
-        name = f"{first.conv.output.name}_siblings"
-        (y,) = self.build.add(SiblingConv(geometry), first.conv.inputs[0], *stacks, names=(name,))
+        weight, y = self.convolution(members)
         self.build.origin = _together(found)
         one = found[0].op
         assert isinstance(one, BatchStatistics)
@@ -244,12 +249,70 @@ class _Merger:
         self.build.nodes.append(Node(op, (y,), owned, outputs, self.build.origin))
         # here, not where it is read, so that what is saved are whole tensors
         means = [m.normalize.inputs[2] for m in members if m.normalize]
-        self.together[first.conv.output] = (stacks[0], y, self.stack(means) if means else None)
-        parts = [conv.output for conv in convs]
-        for conv, start in zip(convs, starts(parts), strict=True):
-            part = Part(start, conv.output.type.channels)
-            self.build.nodes.append(Node(part, (y,), (), conv.outputs, conv.origin))
+        self.together[first.conv.output] = (weight, y, self.stack(means) if means else None)
+        self.parts(y, convs)
         self.end(first.conv)
+
+    def convolution(self, members: Sequence[_Member]) -> tuple[Value, Value]:
+        """(the filters, the output) of all together."""
+        convs = [m.conv for m in members]
+        self.build.origin = _together(convs)
+        parameters = zip(*(conv.parameters for conv in convs), strict=True)
+        weight, *bias = [self.stack(values) for values in parameters]
+        op, name = SiblingConv(_wider([m.geometry for m in members])), convs[0].output.name
+        x = convs[0].inputs[0]
+        (y,) = self.build.add(op, x, weight, *bias, names=(f"{name}_siblings",))
+        return weight, y
+
+    def parts(self, whole: Value, nodes: Sequence[Node]) -> None:
+        """What the nodes made, as channels of ``whole``."""
+        for node, start in zip(nodes, starts([n.output for n in nodes]), strict=True):
+            part = Part(start, node.output.type.channels)
+            self.build.nodes.append(Node(part, (whole,), (), node.outputs[:1], node.origin))
+
+    def activated(self, members: list[_Member], outputs: SiblingOutputs) -> list[_Member]:
+        """One convolution for each family with its activation. The members, in its order."""
+        by_conv = {id(m.conv): m for m in members}
+        families = outputs.families(m.conv for m in members)
+        for family in families:
+            self.activation(family, [by_conv[id(o.conv)] for o in family.outputs])
+        chosen = [by_conv[id(output.conv)] for family in families for output in family.outputs]
+        return [*chosen, *(m for m in members if m not in chosen)]
+
+    def activation(self, family: Family, members: Sequence[_Member]) -> None:
+        """One convolution where the first stood, and behind it what stood behind each."""
+        convs, activations = [m.conv for m in members], [o.activation for o in family.outputs]
+        bits = [node for output in family.outputs for node in output.bits]
+        self.begin([*convs, *activations, *bits])
+        weight, y = self.convolution(members)
+        self.weights[tuple(conv.parameters[0] for conv in convs)] = weight
+        if any(len(self.users[conv.output]) > 1 for conv in convs):  # a derivative asks for it
+            self.parts(y, convs)
+        self.build.origin, one = _together(activations), activations[0]
+        name = f"{one.output.name}_siblings"
+        (z,) = self.build.add(one.op, y, names=(name,))
+        self.parts(z, activations)
+        if bits:
+            (packed,) = self.build.add(bits[0].op, z, names=(f"{bits[0].output.name}_siblings",))
+            for output, start in zip(
+                family.outputs, starts([a.output for a in activations]), strict=True
+            ):
+                for node in output.bits:
+                    part = Part(start, node.output.type.channels)
+                    self.build.nodes.append(Node(part, (packed,), (), node.outputs, node.origin))
+        self.end(min(convs, key=lambda conv: self.place[id(conv)]))
+        if family.beside is not None:
+            self.beside(family.beside, z, activations[-1].output)
+
+    def beside(self, concat: Node, z: Value, last: Value) -> None:
+        """The CONCAT as the end of a tensor that holds all of ``z`` and goes on behind it."""
+        self.begin([concat])
+        self.build.origin = concat.origin
+        name = f"{concat.output.name}_beside"
+        (wide,) = self.build.add(Concat(), z, *concat.inputs[1:], names=(name,))
+        part = Part(z.type.channels - last.type.channels, concat.output.type.channels)
+        self.build.nodes.append(Node(part, (wide,), (), concat.outputs, concat.origin))
+        self.end(concat)
 
     def backward(self, members: Sequence[_Member]) -> None:
         """The gradients of all, each where the last of them stood."""
@@ -285,7 +348,8 @@ class _Merger:
             self.build.origin = _together([m.conv for m in members])
             parts = [m.dy for m in members if m.dy]
             (dy,) = self.build.add(Concat(), *parts, names=(f"{parts[0].name}_siblings",))
-            weight = self.stack([m.conv.parameters[0] for m in members])
+            filters = tuple(m.conv.parameters[0] for m in members)
+            weight = self.weights.get(filters) or self.stack(filters)
         else:
             weight, y, mean = self.together[members[0].conv.output]
             self.build.origin = normalize[0].origin

@@ -40,7 +40,7 @@ def place_slices(graph: Graph) -> Graph:
                 and part not in places
                 and part not in results
                 and _fits(part, place)
-                and all(_takes_slices(node, part) for node in (maker, *users.get(part, ())))
+                and all(takes_slices(node, part) for node in (maker, *users.get(part, ())))
             ):
                 places[part] = place
     if not places:
@@ -75,7 +75,7 @@ def _fits(part: Value, place: Place) -> bool:
     return is_aligned(place.start) and (is_aligned(whole.channels) or not whole.batched)
 
 
-def _takes_slices(node: Node, value: Value) -> bool:
+def takes_slices(node: Node, value: Value) -> bool:
     """No kernel of the node needs ``value`` in a tensor of its own."""
     if isinstance(node.op, Slice) and node.output == value:
         return True  # it is not worked out at all

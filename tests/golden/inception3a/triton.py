@@ -31,57 +31,62 @@ def infer(
         inception_concat_1_cr2_conv_weight, inception_concat_2_cr_conv_weight,
         inception_concat_2_cr2_conv_weight, inception_concat_3_cr_conv_weight,
     ) = weights
-    # inception3a.cnn:3 CONV(64, 1) - RELU
-    inception_concat = new((n, 28, 28, 256))
-    inception_concat_0_cr_relu = inception_concat[..., 0:64]
-    conv_forward[(triton.cdiv(n * 784, 128),)](
-        x_ptr=x, w_ptr=inception_concat_0_cr_conv_weight, bias_ptr=inception_concat_0_cr_conv_bias,
-        y_ptr=inception_concat_0_cr_relu, index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28,
-        C=192, K=64, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-        DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=256, POOL_H=1, POOL_W=1,
+    # inception3a.cnn:3 stack of CONV(64, 1) | CONV(96, 1) | CONV(16, 1)
+    inception_concat_0_cr_conv_weight_siblings = new((176, 192, 1, 1))
+    stack[(33,)](
+        x0_ptr=inception_concat_0_cr_conv_weight, x1_ptr=inception_concat_1_cr_conv_weight,
+        x2_ptr=inception_concat_2_cr_conv_weight, x3_ptr=None,
+        y_ptr=inception_concat_0_cr_conv_weight_siblings, start=0, end0=12288, end1=30720,
+        end2=33792, end3=33792, BLOCK=1024, num_warps=4, num_stages=2,
+    )
+    # inception3a.cnn:3 stack of CONV(64, 1) | CONV(96, 1) | CONV(16, 1)
+    inception_concat_0_cr_conv_bias_siblings = new((176,), dtype=torch.float32)
+    stack[(1,)](
+        x0_ptr=inception_concat_0_cr_conv_bias, x1_ptr=inception_concat_1_cr_conv_bias,
+        x2_ptr=inception_concat_2_cr_conv_bias, x3_ptr=None,
+        y_ptr=inception_concat_0_cr_conv_bias_siblings, start=0, end0=64, end1=160, end2=176,
+        end3=176, BLOCK=1024, num_warps=4, num_stages=2,
+    )
+    # inception3a.cnn:3 conv_relu of CONV(64, 1) | CONV(96, 1) | CONV(16, 1) - RELU
+    inception_concat_0_cr_relu_siblings = new((n, 28, 28, 176))
+    conv_forward[(triton.cdiv(n * 784, 128) * 3,)](
+        x_ptr=x, w_ptr=inception_concat_0_cr_conv_weight_siblings,
+        bias_ptr=inception_concat_0_cr_conv_bias_siblings,
+        y_ptr=inception_concat_0_cr_relu_siblings, index_ptr=None, aux=(), seed=0, rows=n * 784,
+        H=28, W=28, C=192, K=176, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
+        DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=176, POOL_H=1, POOL_W=1,
         EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=64, num_warps=8,
         num_stages=3,
     )
-    # inception3a.cnn:3 CONV(96, 1) - RELU
-    inception_concat_1_cr_relu = new((n, 28, 28, 96))
-    conv_forward[(triton.cdiv(n * 784, 64) * 3,)](
-        x_ptr=x, w_ptr=inception_concat_1_cr_conv_weight, bias_ptr=inception_concat_1_cr_conv_bias,
-        y_ptr=inception_concat_1_cr_relu, index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28,
-        C=192, K=96, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-        DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=96, POOL_H=1, POOL_W=1,
-        EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8,
-        num_stages=3,
-    )
+    del inception_concat_0_cr_conv_bias_siblings, inception_concat_0_cr_conv_weight_siblings
+    # inception3a.cnn:3 slice of RELU
+    inception_concat_0_cr_relu = inception_concat_0_cr_relu_siblings[..., 0:64]
+    # inception3a.cnn:3 slice of RELU
+    inception_concat_1_cr_relu = inception_concat_0_cr_relu_siblings[..., 64:160]
+    # inception3a.cnn:3 slice of RELU
+    inception_concat_2_cr_relu = inception_concat_0_cr_relu_siblings[..., 160:176]
+    del inception_concat_0_cr_relu_siblings
     # inception3a.cnn:3 CONV(128, 3) - RELU
+    inception_concat = new((n, 28, 28, 256))
     inception_concat_1_cr2_relu = inception_concat[..., 64:192]
     conv_forward[(triton.cdiv(n * 784, 128),)](
         x_ptr=inception_concat_1_cr_relu, w_ptr=inception_concat_1_cr2_conv_weight,
         bias_ptr=inception_concat_1_cr2_conv_bias, y_ptr=inception_concat_1_cr2_relu,
         index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=96, K=128, P=28, Q=28, R=3, S=3,
-        STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=96,
-        Y_STRIDE=256, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128,
-        BLOCK_N=128, BLOCK_K=32, num_warps=8, num_stages=3,
+        STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1, DILATION_W=1, GROUPS=1,
+        X_STRIDE=176, Y_STRIDE=256, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee",
+        BLOCK_M=128, BLOCK_N=128, BLOCK_K=32, num_warps=8, num_stages=3,
     )
     del inception_concat_1_cr_relu
-    # inception3a.cnn:3 CONV(16, 1) - RELU
-    inception_concat_2_cr_relu = new((n, 28, 28, 16))
-    conv_forward[(triton.cdiv(n * 784, 64),)](
-        x_ptr=x, w_ptr=inception_concat_2_cr_conv_weight, bias_ptr=inception_concat_2_cr_conv_bias,
-        y_ptr=inception_concat_2_cr_relu, index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28,
-        C=192, K=16, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
-        DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=16, POOL_H=1, POOL_W=1,
-        EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=64, num_warps=4,
-        num_stages=3,
-    )
     # inception3a.cnn:3 CONV(32, 5) - RELU
     inception_concat_2_cr2_relu = inception_concat[..., 192:224]
     conv_forward[(triton.cdiv(n * 784, 64),)](
         x_ptr=inception_concat_2_cr_relu, w_ptr=inception_concat_2_cr2_conv_weight,
         bias_ptr=inception_concat_2_cr2_conv_bias, y_ptr=inception_concat_2_cr2_relu,
         index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=16, K=32, P=28, Q=28, R=5, S=5,
-        STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=16,
-        Y_STRIDE=256, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
-        BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
+        STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1, DILATION_W=1, GROUPS=1,
+        X_STRIDE=176, Y_STRIDE=256, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee",
+        BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
     )
     del inception_concat_2_cr_relu
     # inception3a.cnn:8 POOL(3, S=1, P=half)
@@ -102,6 +107,12 @@ def infer(
         BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
     )
     del inception_concat_3_pool
+    # inception3a.cnn:4 concat of CONCAT
+    copy_slice[(triton.cdiv(n * 784, 16), 1)](
+        x_ptr=inception_concat_0_cr_relu, y_ptr=inception_concat, rows=n * 784, channels=64,
+        x_stride=176, x_start=0, y_stride=256, y_start=0, aux=(), seed=0, EPILOGUE=keep, ROWS=16,
+        COLS=64, num_warps=4, num_stages=2,
+    )
     return (inception_concat,)
 
 
@@ -124,32 +135,53 @@ class Inception3aFunction(torch.autograd.Function):
             inception_concat_1_cr2_conv_weight, inception_concat_2_cr_conv_weight,
             inception_concat_2_cr2_conv_weight, inception_concat_3_cr_conv_weight,
         ) = weights
-        # inception3a.cnn:3 conv_relu of CONV(64, 1) - RELU
-        inception_concat = new((n, 28, 28, 256))
-        inception_concat_0_cr_relu = inception_concat[..., 0:64]
-        inception_concat_0_cr_relu_bits = new((n, 28, 28, 8), dtype=torch.uint8)
-        conv_forward[(triton.cdiv(n * 784, 128),)](
-            x_ptr=x, w_ptr=inception_concat_0_cr_conv_weight,
-            bias_ptr=inception_concat_0_cr_conv_bias, y_ptr=inception_concat_0_cr_relu,
-            index_ptr=None, aux=(inception_concat_0_cr_relu_bits,), seed=0, rows=n * 784, H=28,
-            W=28, C=192, K=64, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=256, POOL_H=1, POOL_W=1,
+        # inception3a.cnn:3 stack of CONV(64, 1) | CONV(96, 1) | CONV(16, 1)
+        inception_concat_0_cr_conv_weight_siblings = new((176, 192, 1, 1))
+        stack[(33,)](
+            x0_ptr=inception_concat_0_cr_conv_weight, x1_ptr=inception_concat_1_cr_conv_weight,
+            x2_ptr=inception_concat_2_cr_conv_weight, x3_ptr=None,
+            y_ptr=inception_concat_0_cr_conv_weight_siblings, start=0, end0=12288, end1=30720,
+            end2=33792, end3=33792, BLOCK=1024, num_warps=4, num_stages=2,
+        )
+        # inception3a.cnn:3 stack of CONV(64, 1) | CONV(96, 1) | CONV(16, 1)
+        inception_concat_0_cr_conv_bias_siblings = new((176,), dtype=torch.float32)
+        stack[(1,)](
+            x0_ptr=inception_concat_0_cr_conv_bias, x1_ptr=inception_concat_1_cr_conv_bias,
+            x2_ptr=inception_concat_2_cr_conv_bias, x3_ptr=None,
+            y_ptr=inception_concat_0_cr_conv_bias_siblings, start=0, end0=64, end1=160, end2=176,
+            end3=176, BLOCK=1024, num_warps=4, num_stages=2,
+        )
+        # inception3a.cnn:3 conv_relu of CONV(64, 1) | CONV(96, 1) | CONV(16, 1) - RELU
+        inception_concat_0_cr_relu_siblings = new((n, 28, 28, 176))
+        inception_concat_0_cr_relu_bits_siblings = new((n, 28, 28, 22), dtype=torch.uint8)
+        conv_forward[(triton.cdiv(n * 784, 128) * 3,)](
+            x_ptr=x, w_ptr=inception_concat_0_cr_conv_weight_siblings,
+            bias_ptr=inception_concat_0_cr_conv_bias_siblings,
+            y_ptr=inception_concat_0_cr_relu_siblings, index_ptr=None,
+            aux=(inception_concat_0_cr_relu_bits_siblings,), seed=0, rows=n * 784, H=28, W=28,
+            C=192, K=176, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=176, POOL_H=1, POOL_W=1,
             EPILOGUE=relu_bits_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=64,
             num_warps=8, num_stages=3,
         )
-        # inception3a.cnn:3 conv_relu of CONV(96, 1) - RELU
-        inception_concat_1_cr_relu = new((n, 28, 28, 96))
-        inception_concat_1_cr_relu_bits = new((n, 28, 28, 12), dtype=torch.uint8)
-        conv_forward[(triton.cdiv(n * 784, 64) * 3,)](
-            x_ptr=x, w_ptr=inception_concat_1_cr_conv_weight,
-            bias_ptr=inception_concat_1_cr_conv_bias, y_ptr=inception_concat_1_cr_relu,
-            index_ptr=None, aux=(inception_concat_1_cr_relu_bits,), seed=0, rows=n * 784, H=28,
-            W=28, C=192, K=96, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=96, POOL_H=1, POOL_W=1,
-            EPILOGUE=relu_bits_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64,
-            num_warps=8, num_stages=3,
-        )
+        del inception_concat_0_cr_conv_bias_siblings
+        # inception3a.cnn:3 slice of RELU
+        inception_concat_0_cr_relu = inception_concat_0_cr_relu_siblings[..., 0:64]
+        # inception3a.cnn:3 slice of RELU
+        inception_concat_1_cr_relu = inception_concat_0_cr_relu_siblings[..., 64:160]
+        # inception3a.cnn:3 slice of RELU
+        inception_concat_2_cr_relu = inception_concat_0_cr_relu_siblings[..., 160:176]
+        # inception3a.cnn:3 slice of RELU
+        inception_concat_0_cr_relu_bits = inception_concat_0_cr_relu_bits_siblings[..., 0:8]
+        del inception_concat_0_cr_relu_bits
+        # inception3a.cnn:3 slice of RELU
+        inception_concat_1_cr_relu_bits = inception_concat_0_cr_relu_bits_siblings[..., 8:20]
+        del inception_concat_1_cr_relu_bits
+        # inception3a.cnn:3 slice of RELU
+        inception_concat_2_cr_relu_bits = inception_concat_0_cr_relu_bits_siblings[..., 20:22]
+        del inception_concat_2_cr_relu_bits
         # inception3a.cnn:3 conv_relu of CONV(128, 3) - RELU
+        inception_concat = new((n, 28, 28, 256))
         inception_concat_1_cr2_relu = inception_concat[..., 64:192]
         inception_concat_1_cr2_relu_bits = new((n, 28, 28, 16), dtype=torch.uint8)
         conv_forward[(triton.cdiv(n * 784, 128),)](
@@ -157,22 +189,11 @@ class Inception3aFunction(torch.autograd.Function):
             bias_ptr=inception_concat_1_cr2_conv_bias, y_ptr=inception_concat_1_cr2_relu,
             index_ptr=None, aux=(inception_concat_1_cr2_relu_bits,), seed=0, rows=n * 784, H=28,
             W=28, C=96, K=128, P=28, Q=28, R=3, S=3, STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=96, Y_STRIDE=256, POOL_H=1, POOL_W=1,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=176, Y_STRIDE=256, POOL_H=1, POOL_W=1,
             EPILOGUE=relu_bits_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=128, BLOCK_K=32,
             num_warps=8, num_stages=3,
         )
-        # inception3a.cnn:3 conv_relu of CONV(16, 1) - RELU
-        inception_concat_2_cr_relu = new((n, 28, 28, 16))
-        inception_concat_2_cr_relu_bits = new((n, 28, 28, 2), dtype=torch.uint8)
-        conv_forward[(triton.cdiv(n * 784, 64),)](
-            x_ptr=x, w_ptr=inception_concat_2_cr_conv_weight,
-            bias_ptr=inception_concat_2_cr_conv_bias, y_ptr=inception_concat_2_cr_relu,
-            index_ptr=None, aux=(inception_concat_2_cr_relu_bits,), seed=0, rows=n * 784, H=28,
-            W=28, C=192, K=16, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=16, POOL_H=1, POOL_W=1,
-            EPILOGUE=relu_bits_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=64,
-            num_warps=4, num_stages=3,
-        )
+        del inception_concat_1_cr_relu
         # inception3a.cnn:3 conv_relu of CONV(32, 5) - RELU
         inception_concat_2_cr2_relu = inception_concat[..., 192:224]
         inception_concat_2_cr2_relu_bits = new((n, 28, 28, 4), dtype=torch.uint8)
@@ -181,10 +202,11 @@ class Inception3aFunction(torch.autograd.Function):
             bias_ptr=inception_concat_2_cr2_conv_bias, y_ptr=inception_concat_2_cr2_relu,
             index_ptr=None, aux=(inception_concat_2_cr2_relu_bits,), seed=0, rows=n * 784, H=28,
             W=28, C=16, K=32, P=28, Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=16, Y_STRIDE=256, POOL_H=1, POOL_W=1,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=176, Y_STRIDE=256, POOL_H=1, POOL_W=1,
             EPILOGUE=relu_bits_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64,
             num_warps=8, num_stages=3,
         )
+        del inception_concat_2_cr_relu
         # inception3a.cnn:8 POOL(3, S=1, P=half)
         inception_concat_3_pool = new((n, 28, 28, 192))
         inception_concat_3_pool_index = new((n, 28, 28, 192), dtype=torch.int8)
@@ -206,15 +228,19 @@ class Inception3aFunction(torch.autograd.Function):
             EPILOGUE=relu_bits_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64,
             num_warps=8, num_stages=3,
         )
+        # inception3a.cnn:4 concat of CONCAT
+        copy_slice[(triton.cdiv(n * 784, 16), 1)](
+            x_ptr=inception_concat_0_cr_relu, y_ptr=inception_concat, rows=n * 784, channels=64,
+            x_stride=176, x_start=0, y_stride=256, y_start=0, aux=(), seed=0, EPILOGUE=keep,
+            ROWS=16, COLS=64, num_warps=4, num_stages=2,
+        )
         ctx.save_for_backward(
-            x, inception_concat_0_cr_relu_bits, inception_concat_1_cr_relu,
-            inception_concat_1_cr_relu_bits, inception_concat_1_cr2_relu_bits,
-            inception_concat_2_cr_relu, inception_concat_2_cr_relu_bits,
+            x, inception_concat_0_cr_conv_weight_siblings, inception_concat_0_cr_relu_siblings,
+            inception_concat_0_cr_relu_bits_siblings, inception_concat_1_cr2_relu_bits,
             inception_concat_2_cr2_relu_bits, inception_concat_3_pool,
             inception_concat_3_pool_index, inception_concat_3_cr_relu_bits,
-            inception_concat_0_cr_conv_weight, inception_concat_1_cr_conv_weight,
-            inception_concat_1_cr2_conv_weight, inception_concat_2_cr_conv_weight,
-            inception_concat_2_cr2_conv_weight, inception_concat_3_cr_conv_weight,
+            inception_concat_1_cr2_conv_weight, inception_concat_2_cr2_conv_weight,
+            inception_concat_3_cr_conv_weight,
         )
         ctx.n = n
         return (inception_concat,)
@@ -224,17 +250,20 @@ class Inception3aFunction(torch.autograd.Function):
         refuse_double_backward()
         n = ctx.n
         (
-            x, inception_concat_0_cr_relu_bits, inception_concat_1_cr_relu,
-            inception_concat_1_cr_relu_bits, inception_concat_1_cr2_relu_bits,
-            inception_concat_2_cr_relu, inception_concat_2_cr_relu_bits,
+            x, inception_concat_0_cr_conv_weight_siblings, inception_concat_0_cr_relu_siblings,
+            inception_concat_0_cr_relu_bits_siblings, inception_concat_1_cr2_relu_bits,
             inception_concat_2_cr2_relu_bits, inception_concat_3_pool,
             inception_concat_3_pool_index, inception_concat_3_cr_relu_bits,
-            inception_concat_0_cr_conv_weight, inception_concat_1_cr_conv_weight,
-            inception_concat_1_cr2_conv_weight, inception_concat_2_cr_conv_weight,
-            inception_concat_2_cr2_conv_weight, inception_concat_3_cr_conv_weight,
+            inception_concat_1_cr2_conv_weight, inception_concat_2_cr2_conv_weight,
+            inception_concat_3_cr_conv_weight,
         ) = ctx.saved_tensors
         d_inception_concat = d_inception_concat.contiguous()
         new = d_inception_concat.new_empty
+        inception_concat_2_cr_relu = inception_concat_0_cr_relu_siblings[..., 160:176]
+        inception_concat_2_cr_relu_bits = inception_concat_0_cr_relu_bits_siblings[..., 20:22]
+        inception_concat_1_cr_relu = inception_concat_0_cr_relu_siblings[..., 64:160]
+        inception_concat_1_cr_relu_bits = inception_concat_0_cr_relu_bits_siblings[..., 8:20]
+        inception_concat_0_cr_relu_bits = inception_concat_0_cr_relu_bits_siblings[..., 0:8]
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
         d_inception_concat_3_cr_conv = new((n, 28, 28, 32))
         copy_slice[(triton.cdiv(n * 784, 32), 1)](
@@ -281,7 +310,7 @@ class Inception3aFunction(torch.autograd.Function):
             x_ptr=inception_concat_2_cr_relu, dy_ptr=d_inception_concat_2_cr2_conv,
             partial_ptr=d_inception_concat_2_cr2_conv_weight_partial, rows=n * 784, H=28, W=28,
             C=16, K=32, P=28, Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=16, DY_STRIDE=32, BIAS=True, SPLIT=64,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=176, DY_STRIDE=32, BIAS=True, SPLIT=64,
             PRECISION="ieee", BLOCK_M=32, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=2,
         )
         sum_partials[(201,)](
@@ -300,7 +329,7 @@ class Inception3aFunction(torch.autograd.Function):
             aux=(inception_concat_2_cr_relu_bits,), seed=0, rows=n * 784, H=28, W=28, C=16, K=32,
             P=28, Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1,
             DILATION_W=1, GROUPS=1, DY_STRIDE=32, DX_STRIDE=176, PERIOD_H=1, PERIOD_W=1,
-            EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
+            EPILOGUE=relu_gradient_epilogue_2, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
             num_warps=4, num_stages=3,
         )
         del d_inception_concat_2_cr2_conv
@@ -322,7 +351,7 @@ class Inception3aFunction(torch.autograd.Function):
             x_ptr=inception_concat_1_cr_relu, dy_ptr=d_inception_concat_1_cr2_conv,
             partial_ptr=d_inception_concat_1_cr2_conv_weight_partial, rows=n * 784, H=28, W=28,
             C=96, K=128, P=28, Q=28, R=3, S=3, STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1,
-            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=96, DY_STRIDE=128, BIAS=True, SPLIT=64,
+            DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=176, DY_STRIDE=128, BIAS=True, SPLIT=64,
             PRECISION="ieee", BLOCK_M=128, BLOCK_N=128, BLOCK_K=64, num_warps=8, num_stages=3,
         )
         sum_partials[(1730,)](
@@ -340,7 +369,7 @@ class Inception3aFunction(torch.autograd.Function):
             aux=(inception_concat_1_cr_relu_bits,), seed=0, rows=n * 784, H=28, W=28, C=96, K=128,
             P=28, Q=28, R=3, S=3, STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1,
             DILATION_W=1, GROUPS=1, DY_STRIDE=128, DX_STRIDE=176, PERIOD_H=1, PERIOD_W=1,
-            EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64,
+            EPILOGUE=relu_gradient_epilogue_3, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64,
             num_warps=8, num_stages=3,
         )
         del d_inception_concat_1_cr2_conv
@@ -349,7 +378,7 @@ class Inception3aFunction(torch.autograd.Function):
         copy_slice[(triton.cdiv(n * 784, 16), 1)](
             x_ptr=d_inception_concat, y_ptr=d_inception_concat_0_cr_conv, rows=n * 784, channels=64,
             x_stride=256, x_start=0, y_stride=176, y_start=0,
-            aux=(inception_concat_0_cr_relu_bits,), seed=0, EPILOGUE=relu_gradient_epilogue,
+            aux=(inception_concat_0_cr_relu_bits,), seed=0, EPILOGUE=relu_gradient_epilogue_4,
             ROWS=16, COLS=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_0_cr_conv, d_inception_concat_1_cr_conv, d_inception_concat_2_cr_conv
@@ -405,26 +434,6 @@ class Inception3aFunction(torch.autograd.Function):
                 PERIOD_W=1, EPILOGUE=keep, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=32,
                 num_warps=8, num_stages=3,
             )
-            # inception3a.cnn:3 stack of CONV(64, 1) | CONV(96, 1) | CONV(16, 1)
-            inception_concat_0_cr_conv_weight_siblings = new((176, 192, 1, 1))
-            copy_slice[(1, 12)](
-                x_ptr=inception_concat_0_cr_conv_weight,
-                y_ptr=inception_concat_0_cr_conv_weight_siblings, rows=1, channels=12288,
-                x_stride=12288, x_start=0, y_stride=12288, y_start=0, aux=(), seed=0, EPILOGUE=keep,
-                ROWS=1, COLS=1024, num_warps=4, num_stages=2,
-            )
-            copy_slice[(1, 18)](
-                x_ptr=inception_concat_1_cr_conv_weight,
-                y_ptr=inception_concat_0_cr_conv_weight_siblings, rows=1, channels=18432,
-                x_stride=18432, x_start=0, y_stride=18432, y_start=12288, aux=(), seed=0,
-                EPILOGUE=keep, ROWS=1, COLS=1024, num_warps=4, num_stages=2,
-            )
-            copy_slice[(1, 3)](
-                x_ptr=inception_concat_2_cr_conv_weight,
-                y_ptr=inception_concat_0_cr_conv_weight_siblings, rows=1, channels=3072,
-                x_stride=3072, x_start=0, y_stride=3072, y_start=30720, aux=(), seed=0,
-                EPILOGUE=keep, ROWS=1, COLS=1024, num_warps=4, num_stages=2,
-            )
             # inception3a.cnn:3 conv_grad_input of CONV(64, 1) | CONV(96, 1) | CONV(16, 1)
             d_x_6 = new((n, 28, 28, 192))
             conv_grad_input[(triton.cdiv(n * 784, 128) * 3, 1)](
@@ -435,7 +444,6 @@ class Inception3aFunction(torch.autograd.Function):
                 DY_STRIDE=176, DX_STRIDE=192, PERIOD_H=1, PERIOD_W=1, EPILOGUE=keep,
                 PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=64, num_warps=8, num_stages=3,
             )
-            del inception_concat_0_cr_conv_weight_siblings
             # inception3a.cnn:8 maxpool_gradient_add of POOL(3, S=1, P=half) - CONV(64, 1)
             d_x_7 = new((n, 28, 28, 192))
             max_pool_gradient[(triton.cdiv(n * 784, 8), 2)](
@@ -457,10 +465,8 @@ class Inception3aFunction(torch.autograd.Function):
 # ---- epilogues: what is worked out while a tile is in registers ----------------------------------
 
 
-# inception3a.cnn:3 CONV(64, 1) - RELU
-# inception3a.cnn:3 CONV(96, 1) - RELU
+# inception3a.cnn:3 conv_relu of CONV(64, 1) | CONV(96, 1) | CONV(16, 1) - RELU
 # inception3a.cnn:3 CONV(128, 3) - RELU
-# inception3a.cnn:3 CONV(16, 1) - RELU
 # inception3a.cnn:3 CONV(32, 5) - RELU
 # inception3a.cnn:3 CONV(32, 1) - RELU
 @triton.jit
@@ -469,10 +475,8 @@ def relu_epilogue(acc, offsets, column, mask, aux, seed):
     return after_relu
 
 
-# inception3a.cnn:3 conv_relu of CONV(64, 1) - RELU
-# inception3a.cnn:3 conv_relu of CONV(96, 1) - RELU
+# inception3a.cnn:3 conv_relu of CONV(64, 1) | CONV(96, 1) | CONV(16, 1) - RELU
 # inception3a.cnn:3 conv_relu of CONV(128, 3) - RELU
-# inception3a.cnn:3 conv_relu of CONV(16, 1) - RELU
 # inception3a.cnn:3 conv_relu of CONV(32, 5) - RELU
 # inception3a.cnn:3 conv_relu of CONV(32, 1) - RELU
 @triton.jit
@@ -483,11 +487,33 @@ def relu_bits_epilogue(acc, offsets, column, mask, aux, seed):
 
 
 # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
-# inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(32, 5) - RELU
-# inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(128, 3) - RELU
 @triton.jit
 def relu_gradient_epilogue(acc, offsets, column, mask, aux, seed):
     operand0 = load_bits(aux[0], offsets, mask)
+    after_relu_gradient = tl.where(operand0, 0.0, acc)
+    return after_relu_gradient
+
+
+# inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(32, 5) - RELU
+@triton.jit
+def relu_gradient_epilogue_2(acc, offsets, column, mask, aux, seed):
+    operand0 = load_bits(aux[0], offsets + offsets // 16 * 160, mask)
+    after_relu_gradient = tl.where(operand0, 0.0, acc)
+    return after_relu_gradient
+
+
+# inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(128, 3) - RELU
+@triton.jit
+def relu_gradient_epilogue_3(acc, offsets, column, mask, aux, seed):
+    operand0 = load_bits(aux[0], offsets + offsets // 96 * 80, mask)
+    after_relu_gradient = tl.where(operand0, 0.0, acc)
+    return after_relu_gradient
+
+
+# inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
+@triton.jit
+def relu_gradient_epilogue_4(acc, offsets, column, mask, aux, seed):
+    operand0 = load_bits(aux[0], offsets + offsets // 64 * 112, mask)
     after_relu_gradient = tl.where(operand0, 0.0, acc)
     return after_relu_gradient
 
@@ -501,6 +527,42 @@ def add_epilogue(acc, offsets, column, mask, aux, seed):
 
 
 # ---- loop nests, channels last -------------------------------------------------------------------
+
+
+@triton.jit
+def copy_stretch(x_ptr, y_ptr, mask):
+    """What lies at these places, where the mask says."""
+    tl.store(y_ptr, tl.load(x_ptr, mask=mask), mask=mask)
+
+
+@triton.jit
+def stack(
+    x0_ptr,
+    x1_ptr,
+    x2_ptr,
+    x3_ptr,
+    y_ptr,
+    start,
+    end0,
+    end1,
+    end2,
+    end3,
+    BLOCK: tl.constexpr,
+):
+    """y[start + i] = x0[i] for i < end0, x1[i - end0] for end0 <= i < end1, and so on.
+
+    An x that is None leaves its stretch of y as it is.
+    """
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    y_start = y_ptr + start + i
+    if x0_ptr is not None:
+        copy_stretch(x0_ptr + i, y_start, i < end0)
+    if x1_ptr is not None:
+        copy_stretch(x1_ptr + (i - end0), y_start, (i >= end0) & (i < end1))
+    if x2_ptr is not None:
+        copy_stretch(x2_ptr + (i - end1), y_start, (i >= end1) & (i < end2))
+    if x3_ptr is not None:
+        copy_stretch(x3_ptr + (i - end2), y_start, (i >= end2) & (i < end3))
 
 
 @triton.jit(do_not_specialize=["seed"])
@@ -751,20 +813,6 @@ def keep(acc, offsets, column, mask, aux, seed):
     return acc
 
 
-@triton.jit
-def store_bits(ptr, bits, offsets, mask):
-    """ptr[i] gets the eight ``bits`` of the elements 8*i to 8*i + 7.
-
-    offsets numbers the elements of the block, whose last axis goes over whole eights of channels.
-    """
-    EIGHTS: tl.constexpr = bits.numel // 8
-    shifted = tl.where(bits, 1, 0) << (offsets & 7).to(tl.int32)
-    byte = tl.sum(tl.reshape(shifted, (EIGHTS, 8)), axis=1, keep_dims=True)
-    byte = tl.reshape(tl.broadcast_to(byte, (EIGHTS, 8)), bits.shape)
-    # the first of the eight stores for all
-    tl.store(ptr + (offsets >> 3), byte.to(tl.uint8), mask=mask & ((offsets & 7) == 0))
-
-
 @triton.jit(do_not_specialize=["seed"])
 def copy_slice(
     x_ptr,
@@ -792,6 +840,20 @@ def copy_slice(
     x = tl.load(x_ptr + row * x_stride + x_start + c, mask=mask, other=0.0).to(tl.float32)
     y = EPILOGUE(x, row * channels + c, c, mask, aux, seed)
     tl.store(y_ptr + row * y_stride + y_start + c, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def store_bits(ptr, bits, offsets, mask):
+    """ptr[i] gets the eight ``bits`` of the elements 8*i to 8*i + 7.
+
+    offsets numbers the elements of the block, whose last axis goes over whole eights of channels.
+    """
+    EIGHTS: tl.constexpr = bits.numel // 8
+    shifted = tl.where(bits, 1, 0) << (offsets & 7).to(tl.int32)
+    byte = tl.sum(tl.reshape(shifted, (EIGHTS, 8)), axis=1, keep_dims=True)
+    byte = tl.reshape(tl.broadcast_to(byte, (EIGHTS, 8)), bits.shape)
+    # the first of the eight stores for all
+    tl.store(ptr + (offsets >> 3), byte.to(tl.uint8), mask=mask & ((offsets & 7) == 0))
 
 
 @triton.jit
