@@ -300,50 +300,13 @@ def test_the_tables_list_the_kernels_that_are_launched(target: Target, triton: s
     assert not found, "\n".join([*found, HINT])
 
 
-#: what Triton 3.6 spills on sm_90, with tiles that suit 3.7: the nest, words of the description,
-#: how many such kernels, and most bytes a thread
-SPILLED = [
-    ("cross_entropy", "c=10 ", 1, 8),
-    ("conv_grad_input", "add_relu_gradient_sums ", 3, 128),
-    ("rows_product", "add_relu_gradient_sums ", 4, 160),
-    ("rows_product", "add_relu_gradient_sums_sums ", 4, 400),
-]
-
-
-def spilled(nest: str, words: str) -> dict[str, int]:
-    """Bytes by description."""
-    table = committed(SM_90, "3.6.0")
-    found = (d for d in table if d.startswith(f"{nest} ") and words in d)
-    return {d: table[d].facts.spills for d in found if table[d].facts.spills}
-
-
 @TABLES
 def test_no_kernel_of_the_tables_wants_too_much(target: Target, triton: str) -> None:
     table = committed(target, triton)
-    excused = {d for nest, words, *_ in SPILLED for d in spilled(nest, words)}
     known = [p for p in plans() if p.description in table]
     assert known
-    wrong = [
-        text
-        for p in known
-        if triton == TRITON or p.description not in excused
-        for text in violations(p, target, table[p.description].facts)
-    ]
+    wrong = [t for p in known for t in violations(p, target, table[p.description].facts)]
     assert not wrong, "\n".join(wrong)
-
-
-@pytest.mark.parametrize(("nest", "words", "count", "most"), SPILLED)
-def test_triton_3_6_spills_no_more_than_is_known(
-    nest: str, words: str, count: int, most: int
-) -> None:
-    found = spilled(nest, words)
-    assert (len(found), max(found.values())) == (count, most)
-
-
-@pytest.mark.xfail(strict=True, reason="its ptxas has no registers left; tiles suit 3.7")
-@pytest.mark.parametrize(("nest", "words"), [known[:2] for known in SPILLED])
-def test_triton_3_6_spills_nothing(nest: str, words: str) -> None:
-    assert not spilled(nest, words)
 
 
 def sides(kernel: Kernel) -> tuple[int, ...]:
@@ -391,8 +354,6 @@ def compare(target: Target, chosen: list[Planned], golden: Callable[[Path, str],
         changed = changed or ["the table is not written as its rows are"]
     # in words, which the two texts side by side are not
     assert not changed, "\n".join([*changed, HINT])
-    if version in OLDER:  # of those the table says what they spill
-        return
     wrong = [t for p in chosen for t in violations(p, target, facts[p.kernel, target])]
     assert not wrong, "\n".join(wrong)
 

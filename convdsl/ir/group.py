@@ -14,7 +14,7 @@ from convdsl.ir.launch import Band, Schedule, Tail
 from convdsl.ir.op import Op
 from convdsl.ir.reduction import RowReduction, bands_of
 from convdsl.ir.tile import Tile
-from convdsl.ir.types import TensorType
+from convdsl.ir.types import DType, TensorType
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,16 @@ class Group(Op):
         return (*self.stored, *(value for node in beside for value in node.outputs))
 
     @property
+    def is_crowded(self) -> bool:
+        """The epilogue reads two tensors of the result's size or more, and begins reductions."""
+        beside = (*self.nodes[1:], *self.reductions)
+        made = {value for node in self.nodes for value in node.outputs}
+        read = {value for node in beside for value in node.inputs} - made
+        sizes = [v for v in read if v.type.elements == self.result.type.elements]
+        large = [v for v in sizes if v.type.dtype is not DType.BIT]
+        return bool(self.reductions) and len(large) >= 2
+
+    @property
     def band(self) -> Band | None:
         """How the kernel cuts its result into bands of rows, if it does."""
         return self._of_anchor().launches[-1].band
@@ -116,7 +126,14 @@ class Group(Op):
         """The anchor's launches, with the pooling, if any, handed to its kernel."""
         made = frozenset(chain[-1].output for chain in self.prologues)
         tile = None if alone else self.tile
-        tail = Tail(self.result, made=made, alone=alone, by_rows=self.by_rows, tile=tile)
+        tail = Tail(
+            self.result,
+            made=made,
+            alone=alone,
+            by_rows=self.by_rows,
+            crowded=self.is_crowded,
+            tile=tile,
+        )
         if self.pool is not None:
             index = self.pool.outputs[1] if self.pool.outputs[1] in self.stored else None
             tail = replace(tail, pool=self.pool.op.pool_window, index=index)

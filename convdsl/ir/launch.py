@@ -149,8 +149,9 @@ class Tail:
     before the store, with ``index`` receiving the winner's place (None: nobody needs it). made:
     inputs that lie nowhere in memory, but are made by a PROLOGUE as the kernel loads them. alone:
     one program does all of the launch by itself, for a few samples. by_rows: of two nests that
-    would do, the one that has the strides of its tensors. tile: of a matrix product, instead of
-    the static choice.
+    would do, the one that has the strides of its tensors. crowded: the epilogue holds two tiles
+    more than the result's and begins reductions. tile: of a matrix product, instead of the static
+    choice.
     """
 
     output: Value
@@ -159,6 +160,7 @@ class Tail:
     made: frozenset[Value] = frozenset()
     alone: bool = False
     by_rows: bool = False
+    crowded: bool = False
     tile: Tile | None = None
 
 

@@ -93,7 +93,7 @@ def grad_input(
     touched = geometry.touched_of_y(dy)
     if (launch := by_variant(geometry, of, tail, touched)) is not None:
         return launch
-    tile = tail.tile or _grad_input_tile(geometry, programs, pixels, tail.alone)
+    tile = tail.tile or _grad_input_tile(geometry, programs, pixels, tail)
     tiles = -(-columns // tile.n) * geometry.groups
     return Launch(
         Nest("conv_grad_input", "conv_grad_input"),
@@ -129,10 +129,10 @@ def grad_input(
     )
 
 
-def _grad_input_tile(geometry: Geometry, programs: int, pixels: int, few: bool) -> Tile:
-    """few: the batch is some samples only."""
-    rows, block_k = (1 if few else TYPICAL_BATCH) * pixels, depth_block(geometry.group_filters)
-    tile = product_tile(rows, geometry.group_channels, block_k, programs)
+def _grad_input_tile(geometry: Geometry, programs: int, pixels: int, tail: Tail) -> Tile:
+    rows = (1 if tail.alone else TYPICAL_BATCH) * pixels
+    block_k = depth_block(geometry.group_filters)
+    tile = product_tile(rows, geometry.group_channels, block_k, programs, tail.crowded)
     # what ptxas spills decides
     return replace(tile, warps=4) if (tile.m, tile.n) == (64, 64) else tile
 

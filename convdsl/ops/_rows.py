@@ -42,9 +42,11 @@ def block_launch(nest: Nest, stored: TensorType, arguments: Mapping[str, Argumen
 def row_launch(nest: Nest, x: TensorType, arguments: Mapping[str, Argument]) -> Launch:
     """A launch whose programs go over the whole width of their rows of ``x``, to reduce them.
 
-    16 elements a thread. Adds the arguments ``rows``, ``C``, ``ROWS`` and ``COLS``.
+    16 elements a thread, and 8 of narrow rows, of which a thread has several; what ptxas spills
+    decides. Adds the arguments ``rows``, ``C``, ``ROWS`` and ``COLS``.
     """
     height, width = row_tile(x.channels)
+    warps = height * width // (512 if width >= 32 else 256)
     count = f"n * {x.pixels}"
     given = {**arguments, "rows": Size(count), "C": x.channels, "ROWS": height, "COLS": width}
-    return Launch(nest, given, (f"triton.cdiv({count}, {height})",), height * width // 512)
+    return Launch(nest, given, (f"triton.cdiv({count}, {height})",), warps)

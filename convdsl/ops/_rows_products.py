@@ -29,8 +29,8 @@ def grad_input(geometry: Geometry, dy: Value, weight: Value, tail: Tail) -> Laun
     return _product(geometry, dy, weight, None, tail, (filters, channels), (channels, 1))
 
 
-def _product_tile(rows: int, columns: int, depth: int) -> Tile:
-    tile = product_tile(rows, columns, depth_block(depth))
+def _product_tile(rows: int, columns: int, depth: int, crowded: bool) -> Tile:
+    tile = product_tile(rows, columns, depth_block(depth), crowded=crowded)
     return replace(tile, k=min(tile.k, 32)) if _is_middling(tile) else tile
 
 
@@ -59,7 +59,7 @@ def _product(
     of = Operands(x, weight, bias, by_column == 1, pixels, depth, columns)
     if (launch := persistent(of, tail)) is not None:
         return launch
-    tile = tail.tile or _product_tile(TYPICAL_BATCH * pixels, columns, depth)
+    tile = tail.tile or _product_tile(TYPICAL_BATCH * pixels, columns, depth, tail.crowded)
     tiles = -(-columns // tile.n)
     return Launch(
         Nest("rows_product", "rows_product"),

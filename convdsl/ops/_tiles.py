@@ -30,9 +30,14 @@ def power_of_two(size: int) -> int:
     return 1 << (size - 1).bit_length()
 
 
-def product_tile(rows: int, columns: int, block_k: int, programs: int = 1) -> Tile:
-    """For a product of rows x columns, of which ``programs`` run side by side."""
-    n = _side(columns)
+def product_tile(
+    rows: int, columns: int, block_k: int, programs: int = 1, crowded: bool = False
+) -> Tile:
+    """For a product of rows x columns, of which ``programs`` run side by side.
+
+    crowded: see `Tail`; beside 128 columns such epilogues have no registers left.
+    """
+    n = min(_side(columns), 64 if crowded else 128)
     m = min(128 if n > 32 else 64, max(16, power_of_two(rows)))
     while m > 64 and -(-rows // m) * -(-columns // n) * programs < PROGRAMS:
         m //= 2

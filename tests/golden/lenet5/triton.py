@@ -331,7 +331,7 @@ class LeNet5Loss(torch.autograd.Function):
             cross_entropy[(triton.cdiv(n, 128),)](
                 x_ptr=x, labels_ptr=labels, class_weights_ptr=None, sums_ptr=loss_sums,
                 weights_ptr=loss_weights, dx_ptr=dx, rows=n, C=10, IGNORE=-100, SMOOTH=0.0,
-                TOTAL=10.0, ROWS=128, COLS=16, num_warps=4, num_stages=2,
+                TOTAL=10.0, ROWS=128, COLS=16, num_warps=8, num_stages=2,
             )
             mean[(1,)](
                 sums_ptr=loss_sums, weights_ptr=loss_weights, loss_ptr=loss, scale_ptr=scale,
