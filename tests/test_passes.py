@@ -78,13 +78,30 @@ def test_differentiate_agrees_with_autograd(graph: Graph) -> None:
 CHOICES = [name for name, _ in PIPELINE if name in OPTIONAL - {"merge_siblings"}]
 
 
-@pytest.mark.parametrize(
-    "without", [c for n in range(len(CHOICES) + 1) for c in combinations(CHOICES, n)]
-)
-def test_any_subset_of_passes_gives_the_same_gradients(
-    graph: Graph, without: tuple[str, ...]
-) -> None:
-    check(run_passes(graph, PIPELINE, without), graph)
+def graphs_of_subsets(graph: Graph) -> list[tuple[tuple[str, ...], Graph]]:
+    """Every graph that comes out, whichever passes are left out; once each, and who was missing."""
+    found: list[tuple[tuple[str, ...], Graph]] = [((), graph)]
+    for name, run in PIPELINE:
+        after = [(without, run(made)) for without, made in found]
+        for _, made in after:
+            verify(made, name)
+        if name in CHOICES:
+            after += [((*without, name), made) for without, made in found]
+        found = list({repr(made): (without, made) for without, made in reversed(after)}.values())
+    return found
+
+
+def test_any_subset_of_passes_gives_the_same_gradients(graph: Graph) -> None:
+    """Most of the subsets make the same graph at some pass, and go on as one."""
+    found = graphs_of_subsets(graph)
+    assert len(found) > 1
+    for without, made in found:
+        try:
+            assert repr(run_passes(graph, PIPELINE, without)) == repr(made)
+            check(made, graph)
+        except AssertionError as error:
+            error.add_note(f"without {without}")
+            raise
 
 
 def test_the_inference_pipeline_gives_the_same_output(graph: Graph) -> None:
