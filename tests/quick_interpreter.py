@@ -7,7 +7,7 @@ is made by its own code.
 
 from dataclasses import replace
 from functools import wraps
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import triton.language as tl
@@ -24,9 +24,13 @@ def make_quick() -> None:
     builder.options = replace(builder.options, sanitize_overflow=False)
     interpreter._patch_lang = _Language()
     interpreter._get_np_dtype = _by_name(interpreter._get_np_dtype)
+    interpreter.FunctionRewriter.rewrite_ast = _of_known_code(
+        interpreter.FunctionRewriter.rewrite_ast
+    )
     core._unwrap_if_constexpr = _at_once(core._unwrap_if_constexpr)
     tl.block_type.__init__ = _of_known_shape(tl.block_type.__init__)
     tl.tensor.__init__ = _of_known_size(tl.tensor.__init__)
+    semantic.computation_type_impl = _of_known_types(semantic.computation_type_impl)
     semantic.broadcast_impl_value = _of_one_shape(semantic.broadcast_impl_value)
 
 
@@ -90,46 +94,76 @@ def _at_once(unwrap: Any) -> Any:
     return unwrapped
 
 
-def _copied(shape: Any) -> Any:
-    return core.tuple(shape.values, shape.type)
-
-
 def _of_known_shape(make: Any) -> Any:
-    """``block_type(element_ty, shape)``."""
-    known: dict[Any, Any] = {}
+    """``block_type(element_ty, shape)``; types of one shape share it."""
+    shapes: dict[tuple[int, ...], Any] = {}
+    known: dict[tuple[str, int], Any] = {}  # by name of the element and identity of the shape
 
     @wraps(make)
     def block_type(self: Any, element_ty: Any, shape: Any) -> None:
-        sizes = tuple([s.value if type(s) is tl.constexpr else s for s in shape])
-        if not all(type(size) is int for size in sizes):
-            make(self, element_ty, shape)
-            return
-        key = (element_ty.name, sizes)
+        key = (element_ty.name, id(shape))
         if key not in known:
             make(self, element_ty, shape)
-            known[key] = self.shape, self.numel, self.name
+            kept = shapes.setdefault(tuple(self.shape.values), self.shape)
+            key = (element_ty.name, id(kept))
+            known[key] = kept, self.numel, self.name
         self.element_ty = element_ty
-        kept, self.numel, self.name = known[key]
-        self.shape = _copied(kept)
+        self.shape, self.numel, self.name = known[key]
 
     return block_type
 
 
 def _of_known_size(make: Any) -> Any:
-    """``tensor(handle, type)``."""
-    known: dict[Any, Any] = {}
+    """``tensor(handle, type)``; tensors of one shape share it."""
+    known: dict[int, Any] = {}  # by identity of the shape, which stays as long as its entry
 
     @wraps(make)
     def tensor(self: Any, handle: Any, type: Any) -> None:
-        sizes = tuple(type.shape.values) if type.is_block() else ()
-        if sizes not in known:
+        shape = type.shape if type.is_block() else None
+        if id(shape) not in known:
             make(self, handle, type)
-            known[sizes] = self.shape, self.numel
+            known[id(shape)] = shape, self.shape, self.numel
         self.handle, self.type, self.dtype = handle, type, type.scalar
-        kept, self.numel = known[sizes]
-        self.shape = _copied(kept)
+        _, self.shape, self.numel = known[id(shape)]
 
     return tensor
+
+
+def _of_known_types(computed: Any) -> Any:
+    """``computation_type_impl``, of names of types."""
+    known: dict[Any, Any] = {}
+
+    @wraps(computed)
+    def result(a: Any, a_is_scalar: bool, b: Any, b_is_scalar: bool, div_or_mod: bool) -> Any:
+        key = (a.name, a_is_scalar, b.name, b_is_scalar, div_or_mod)
+        if key not in known:
+            known[key] = computed(a, a_is_scalar, b, b_is_scalar, div_or_mod)
+        return known[key]
+
+    return result
+
+
+def _of_known_code(rewrite: Any) -> Any:
+    """``FunctionRewriter.rewrite_ast``: every generated file has its own copy of the same loops."""
+    known: dict[Any, Any] = {}
+
+    @wraps(rewrite)
+    def rewritten(self: Any) -> Any:
+        function = self.fn
+        annotations = tuple((key, str(v)) for key, v in function.__annotations__.items())
+        code = function.__code__.replace(co_firstlineno=1)
+        key = code, annotations, repr(function.__defaults__)
+        if key not in known or function.__closure__:
+            known[key] = rewrite(self)
+            return known[key]
+        first, names = known[key], function.__globals__
+        for name, value in vars(interpreter).items():
+            names.setdefault(name, value)
+        made = FunctionType(first.__code__, names, first.__name__, function.__defaults__)
+        made.__annotations__ = function.__annotations__
+        return made
+
+    return rewritten
 
 
 def _of_one_shape(broadcast: Any) -> Any:
