@@ -96,19 +96,22 @@ def _at_once(unwrap: Any) -> Any:
 
 def _of_known_shape(make: Any) -> Any:
     """``block_type(element_ty, shape)``; types of one shape share it."""
-    shapes: dict[tuple[int, ...], Any] = {}
+    shapes: dict[Any, Any] = {}
     known: dict[tuple[str, int], Any] = {}  # by name of the element and identity of the shape
 
     @wraps(make)
     def block_type(self: Any, element_ty: Any, shape: Any) -> None:
-        key = (element_ty.name, id(shape))
-        if key not in known:
-            make(self, element_ty, shape)
-            kept = shapes.setdefault(tuple(self.shape.values), self.shape)
-            key = (element_ty.name, id(kept))
-            known[key] = kept, self.numel, self.name
+        name = element_ty.name
+        if (name, id(shape)) not in known:
+            sizes = tuple([s.value if type(s) is tl.constexpr else s for s in shape])
+            valid = {*map(type, sizes)} == {int}
+            if not valid or (name, id(shapes.get(sizes))) not in known:
+                make(self, element_ty, shape)
+                kept = shapes.setdefault(sizes, self.shape)
+                known[name, id(kept)] = kept, self.numel, self.name
+            shape = shapes[sizes]
         self.element_ty = element_ty
-        self.shape, self.numel, self.name = known[key]
+        self.shape, self.numel, self.name = known[name, id(shape)]
 
     return block_type
 
