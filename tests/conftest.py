@@ -5,7 +5,6 @@ Triton decides at import whether kernels are interpreted, so nothing here may im
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,18 +15,9 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("TRITON_INTERPRET", "1")
         # the tensors are tiny, and the tests run side by side
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        _interpret_without_overflow_checks()
+        from tests.quick_interpreter import make_quick
 
-
-def _interpret_without_overflow_checks() -> None:
-    """They work out every integer twice, and half the time of the tests went there.
-
-    No tensor here is large enough for 32 bits to overflow.
-    """
-    from triton.runtime import interpreter
-
-    builder = interpreter.interpreter_builder
-    builder.options = replace(builder.options, sanitize_overflow=False)
+        make_quick()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -34,7 +34,7 @@ BLOCK = "input 8@5x3 net Block = ADD{ CONV(8) - BN | ID } - RELU - CONV(16, 1) -
 )
 def test_gradients_are_those_of_the_oracle(text: str, without: tuple[str, ...]) -> None:
     net = replace(convdsl.compile_text(text), without=without)
-    for batch in (1, 3):
+    for batch in (3,) if without else (1, 3):
         check(net, numbers(net.graph, batch=batch, seed=batch))
 
 
