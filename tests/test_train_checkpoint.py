@@ -240,8 +240,21 @@ def test_only_what_belongs_together_is_resumed(tmp_path: Path) -> None:
     refused(
         lambda: fit(tmp_path, resume=True, epochs=2, data=named, force=True), "a, b", code="E423"
     )
-    history = fit(tmp_path, resume=True, epochs=3, force=True, schedule="constant")
-    assert len(history.records) == 3
+    for changed, word in (({"optimizer": "sgd"}, "sgd cannot"), ({"frozen": ["fc*"]}, "fc.weight")):
+        refused(
+            lambda c=changed: fit(tmp_path, resume=True, epochs=2, force=True, **c),
+            word,
+            code="E423",
+        )
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine", "step", "constant", "plateau"])
+def test_more_epochs_go_on_as_their_schedule_says(tmp_path: Path, schedule: str) -> None:
+    whole = fit(schedule=schedule, epochs=5, lr=0.02)
+    fit(tmp_path, epochs=2)
+    history = fit(tmp_path, resume=True, force=True, schedule=schedule, epochs=5, lr=0.02)
+    rates = [[record["lr"] for record in h.records[2:]] for h in (history, whole)]
+    assert rates[0] == pytest.approx(rates[1])
 
 
 # what a checkpoint is for
