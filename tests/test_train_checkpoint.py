@@ -114,6 +114,11 @@ BAD_SAFETENSORS = {
         bytes(6),
     ),
     "pickle": pickle.dumps({"w": 1}),
+    "one name twice": header(
+        '{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+        '"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}',
+        bytes(8),
+    ),
 }  # fmt: skip
 
 
@@ -122,6 +127,18 @@ def test_bad_safetensors_are_refused(tmp_path: Path, case: str) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(BAD_SAFETENSORS[case])
     refused(lambda: read_weights(str(path)), "no safetensors file")
+
+
+def test_of_very_many_names_few_are_told(tmp_path: Path) -> None:
+    count = 30_000
+    rows = (
+        f'"{i}":{{"dtype":"F32","shape":[1],"data_offsets":[{4 * i},{4 * i + 4}]}}'
+        for i in range(count)
+    )
+    (tmp_path / "w.safetensors").write_bytes(header("{" + ",".join(rows) + "}", bytes(4 * count)))
+    with pytest.raises(TrainingError, match="does not fit") as caught:
+        initialise(net(), tmp_path / "w.safetensors")
+    assert len(str(caught.value)) < 5000
 
 
 # faults while writing
