@@ -114,6 +114,11 @@ BAD_SAFETENSORS = {
         bytes(6),
     ),
     "pickle": pickle.dumps({"w": 1}),
+    "one name twice": header(
+        '{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+        '"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}',
+        bytes(8),
+    ),
 }  # fmt: skip
 
 
@@ -122,6 +127,18 @@ def test_bad_safetensors_are_refused(tmp_path: Path, case: str) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(BAD_SAFETENSORS[case])
     refused(lambda: read_weights(str(path)), "no safetensors file")
+
+
+def test_of_very_many_names_few_are_told(tmp_path: Path) -> None:
+    count = 30_000
+    rows = (
+        f'"{i}":{{"dtype":"F32","shape":[1],"data_offsets":[{4 * i},{4 * i + 4}]}}'
+        for i in range(count)
+    )
+    (tmp_path / "w.safetensors").write_bytes(header("{" + ",".join(rows) + "}", bytes(4 * count)))
+    with pytest.raises(TrainingError, match="does not fit") as caught:
+        initialise(net(), tmp_path / "w.safetensors")
+    assert len(str(caught.value)) < 5000
 
 
 # faults while writing
@@ -240,8 +257,21 @@ def test_only_what_belongs_together_is_resumed(tmp_path: Path) -> None:
     refused(
         lambda: fit(tmp_path, resume=True, epochs=2, data=named, force=True), "a, b", code="E423"
     )
-    history = fit(tmp_path, resume=True, epochs=3, force=True, schedule="constant")
-    assert len(history.records) == 3
+    for changed, word in (({"optimizer": "sgd"}, "sgd cannot"), ({"frozen": ["fc*"]}, "fc.weight")):
+        refused(
+            lambda c=changed: fit(tmp_path, resume=True, epochs=2, force=True, **c),
+            word,
+            code="E423",
+        )
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine", "step", "constant", "plateau"])
+def test_more_epochs_go_on_as_their_schedule_says(tmp_path: Path, schedule: str) -> None:
+    whole = fit(schedule=schedule, epochs=5, lr=0.02)
+    fit(tmp_path, epochs=2)
+    history = fit(tmp_path, resume=True, force=True, schedule=schedule, epochs=5, lr=0.02)
+    rates = [[record["lr"] for record in h.records[2:]] for h in (history, whole)]
+    assert rates[0] == pytest.approx(rates[1])
 
 
 # what a checkpoint is for

@@ -2,6 +2,7 @@
 damaged files, pickle, labels that do not fit, pictures of every odd kind."""
 
 import gzip
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -341,6 +342,31 @@ def test_every_mode_is_decoded(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (12, 16)).save(path)
     assert decode(path, (3, 8, 6)).shape == (3, 8, 6)
     assert decode(path, (1, 1, 1)).shape == (1, 1, 1)
+
+
+def test_what_only_looks_like_a_picture_is_left_out_by_name(tmp_path: Path) -> None:
+    folder(tmp_path)
+    for name in ("new\nline.png", "pipe.png", "nowhere.png"):
+        path = tmp_path / "cat" / name
+        if name == "pipe.png":
+            os.mkfifo(path)  # opening it would wait for ever
+        elif name == "nowhere.png":
+            path.symlink_to(tmp_path / "gone")
+        else:
+            path.write_bytes(b"x")
+    picture(tmp_path / "dog" / "dot.png", (1, 1))
+    data = read(f"folder:{tmp_path}", COLOUR)
+    assert len(data.train) + len(data.test) == 17
+    assert "3 pictures left out" in data.notes[0] and "no such file" in data.notes[0]
+
+
+def test_a_transparent_palette_and_a_single_class_are_read(tmp_path: Path) -> None:
+    for i in range(4):
+        path = tmp_path / "cat" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("P", (6, 8), i).save(path, transparency=0)
+    data = read(f"folder:{tmp_path}", COLOUR)
+    assert data.classes == ("cat",) and len(data.train) == 3
 
 
 def test_16_bits_are_brought_to_8(tmp_path: Path) -> None:

@@ -119,6 +119,30 @@ def test_a_step_in_one_call_is_the_same_to_the_bit(
     assert same(state(tmp_path), whole(number))
 
 
+def test_an_interrupt_in_validation_waits_for_the_end_of_the_epoch(
+    whole: Callable[[int], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate = convdsl.LitNetwork.validation_step
+
+    def pressed(lit: convdsl.LitNetwork, batch: Any, index: int) -> None:
+        if index == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        validate(lit, batch, index)
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptedRun):
+        patch.setattr(convdsl.LitNetwork, "validation_step", pressed)
+        fit(tmp_path)
+    assert state(tmp_path)["model"]["step"] == 4
+    fit(tmp_path, resume=True)
+    assert same(state(tmp_path), whole(0))
+
+
+def test_a_rate_of_zero_changes_nothing_and_a_batch_holds_no_more_than_there_is() -> None:
+    start = fit(lr=0.0, epochs=1, batch=1000)
+    again = fit(lr=0.0, epochs=2, batch=1000)
+    assert start.last["step"] == 1 and start.last["val_loss"] == again.last["val_loss"]
+
+
 def test_a_finished_run_is_resumed_to_nothing_more(tmp_path: Path) -> None:
     fit(tmp_path)
     before = state(tmp_path)

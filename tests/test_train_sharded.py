@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
+import convdsl
 from convdsl.train.keeper import InterruptedRun
+from convdsl.train.problem import TrainingError
 from convdsl.train.run import Place
 from tests.test_train_fit import stop_at
 from tests.train_cases import arrays, fit, same, state
@@ -59,6 +62,26 @@ def _whole_and_in_pieces(root: Path) -> None:
 def test_a_run_goes_on_to_the_bit(tmp_path: Path) -> None:
     in_two_processes(_whole_and_in_pieces, tmp_path)
     assert same(state(tmp_path / "pieces"), state(tmp_path / "whole"))
+
+
+def _broken_in_one(folder: Path) -> None:
+    step = convdsl.LitNetwork.training_step
+
+    def broken(lit: convdsl.LitNetwork, batch: Any, index: int) -> Tensor:
+        if index == 2 and lit.global_rank == 1:
+            batch = batch._replace(inputs=(batch.inputs[0] / 0,))
+        return step(lit, batch, index)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(TrainingError) as caught:
+        patch.setattr(convdsl.LitNetwork, "training_step", broken)
+        run(folder, place=SHARED)
+    assert caught.value.diagnostic.code == "E430"
+    assert ("another process" in str(caught.value)) == (os.environ["LOCAL_RANK"] == "0")
+
+
+def test_a_loss_that_is_not_finite_stops_all_processes(tmp_path: Path) -> None:
+    in_two_processes(_broken_in_one, tmp_path)
+    assert not list(tmp_path.glob("checkpoints/*"))
 
 
 def _go_on(folder: Path) -> None:

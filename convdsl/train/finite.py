@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 #: steps between two looks at the losses on a device, where each look is a wait
 EVERY = 16
 
+_HELP = "lower --lr, give --clip 1 or warm up with --warmup; the last good checkpoint is kept"
+
 
 class Finite:
     """Looks at losses before the step is made; on a device at several at a time."""
@@ -36,15 +38,18 @@ class Finite:
         losses, self._waiting = torch.stack(self._waiting), []
         lit, inputs = self._last
         bad = torch.nonzero(~torch.isfinite(losses))
-        if not len(bad):
+        # all processes stop together, or the others would wait for this one
+        if not lit.trainer.strategy.reduce_boolean_decision(len(bad) > 0, all=False):
             return
+        if not len(bad):
+            raise TrainingError("E430", "the loss of another process is not finite", _HELP)
         step = lit.global_step - (len(losses) - 1 - int(bad[0]))
         where = first_not_finite(lit, inputs)
         raise TrainingError(
             "E430",
             f"the loss is {losses[int(bad[0])].item()} at step {step + 1}"
             + (f": {where}" if where else ""),
-            "lower --lr, give --clip 1 or warm up with --warmup; the last good checkpoint is kept",
+            _HELP,
         )
 
 

@@ -12,7 +12,7 @@ from convdsl.train.batches import Batch
 from convdsl.train.data.normalise import Normalisation, as_float
 from convdsl.train.finite import Finite
 from convdsl.train.lightning import pl
-from convdsl.train.optimizers import lay_out, make_optimizer, make_plateau, make_schedule
+from convdsl.train.optimizers import lay_out, make_optimizer, make_plateau, make_schedule, renewed
 from convdsl.train.problem import TrainingError
 from convdsl.train.random_numbers import mixed, seed_device
 from convdsl.train.recipe import Recipe, make_recipe
@@ -63,6 +63,8 @@ class LitNetwork(pl.LightningModule):
         self.augment = augment
         #: of the whole run; 0: the trainer knows
         self.steps = 0
+        #: the run goes on with other settings than the checkpoint's
+        self.renew = False
         #: a step is one call, `Network.training_step`, which clips and steps the optimiser itself
         self.at_once = False
         self._step: Any = None
@@ -186,6 +188,10 @@ class LitNetwork(pl.LightningModule):
     def on_train_start(self) -> None:
         for optimizer in self.trainer.optimizers:
             lay_out(optimizer)
+            if self.renew:
+                made = renewed(optimizer, self.network, self.recipe, self.steps, self.global_step)
+                for config in self.trainer.lr_scheduler_configs:
+                    config.scheduler = made or config.scheduler
         # schedules are made after a checkpoint is loaded
         waiting = getattr(self, "_waiting", None)
         if self._plateau is not None and waiting is not None:

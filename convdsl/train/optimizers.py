@@ -1,5 +1,6 @@
 """A recipe -> the optimiser and the schedule of its learning rate, both torch's."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -74,6 +75,28 @@ def lay_out(optimizer: torch.optim.Optimizer) -> None:
                 and value.stride() != parameter.stride()
             ):
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def renewed(
+    optimizer: torch.optim.Optimizer, model: nn.Module, recipe: Recipe, steps: int, done: int
+) -> lr_scheduler.LRScheduler | None:
+    """The schedule of ``steps`` after ``done`` of them, when state of another recipe was loaded.
+
+    The optimiser keeps its moments; all numbers are the recipe's.
+    """
+    for group, fresh in zip(
+        optimizer.param_groups, make_optimizer(model, recipe).param_groups, strict=True
+    ):
+        parameters = group["params"]
+        group.clear()
+        group.update({**fresh, "params": parameters})
+    schedule = make_schedule(optimizer, recipe, steps)
+    if schedule is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that no step of the optimiser came before
+            for _ in range(min(done, steps)):
+                schedule.step()
+    return schedule
 
 
 def make_plateau(optimizer: torch.optim.Optimizer) -> lr_scheduler.ReduceLROnPlateau:

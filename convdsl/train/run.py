@@ -31,7 +31,7 @@ from convdsl.train.problem import TrainingError
 from convdsl.train.progress import Progress
 from convdsl.train.random_numbers import mixed
 from convdsl.train.recipe import Recipe
-from convdsl.train.resume import check_same
+from convdsl.train.resume import changed_settings, check_same
 from convdsl.train.run_folder import RunFolder
 from convdsl.train.sharded import Sharded
 
@@ -107,6 +107,8 @@ def run(lit: LitNetwork, data: Data, request: Request, recipe: Recipe, setting: 
     model = _described(lit, data, request, recipe, setting)
     lit.normalisation = tuple(Normalisation.from_json(n) for n in model["normalisation"])
     lit.augment = kinds
+    if setting.saved is not None:
+        lit.renew = bool(changed_settings(setting.saved[1]["model"], model))
     history = History(folder=None if folder is None else folder.path, network=network, data=data)
     shown = Progress(setting.streams, recipe.epochs, recipe.batch, setting.name)
     keeper = Keeper(history, folder, model, len(data.train), recipe.save_every, shown.show)
@@ -217,6 +219,7 @@ def _described(
         "digest": None if recorded is None else program.digest(recorded),
         "classes": list(data.classes),
         "recipe": recipe.to_json(),
+        "frozen": [n for n, p in lit.network.named_parameters() if not p.requires_grad],
         "data": {
             "name": data.name,
             "train": len(data.train),

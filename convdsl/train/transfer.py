@@ -110,8 +110,9 @@ def initialise(network: Any, source: Path | str, fresh_head: bool = False) -> li
     try:
         load_layers(network, given)
     except (MismatchError, TypeError, ValueError) as error:
+        why = "\n".join(line[:120] for line in str(error).splitlines()[:24])
         raise TrainingError(
-            "E420", f"{source} does not fit: {error}", "--replace-head for other classes"
+            "E420", f"{source} does not fit: {why}", "--replace-head for other classes"
         ) from error
     return []
 

@@ -48,6 +48,8 @@ def decode(file: PictureFile, shape: Shape, fit: bool = True) -> Tensor:
     for what cannot be decoded whole, Pillow's limit on pixels included.
     """
     mode, size = mode_for(shape), (shape[2], shape[1])
+    if isinstance(file, Path) and file.exists() and not file.is_file():
+        raise BadPictureError("it is no file")  # of a pipe, opening might never end
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
