@@ -70,16 +70,17 @@ MODULE_ATTRIBUTES = frozenset(
     """
     BOUNDS CONSTANTS HIDDEN INPUTS LABELS OUTPUTS PENALTIES RESULT SMALLEST_BATCH STATE TABLE
     TRAINING_ONLY T_destination WEIGHTS add_module apply bfloat16 buffers call_super_init
-    children compile compute_dtype constrain cpu cuda double dtype dump_patches eval extra_repr
-    float forward get_buffer get_extra_state get_parameter get_submodule half in_step ipu
-    kernel_weights layout load_state_dict loss_at_once losses modules mtia named_buffers
-    named_children named_modules named_parameters outputs parameters penalty predict predictions
-    ready register_backward_hook register_buffer register_forward_hook register_forward_pre_hook
-    register_full_backward_hook register_full_backward_pre_hook
-    register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module
-    register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_
-    set_extra_state set_submodule share_memory state_dict tensors to to_empty train training
-    training_step type weights working xpu zero_grad
+    children compile compute_dtype constrain cpu cuda double dtype dump_patches eval
+    every_parameter extra_repr float forward get_buffer get_extra_state get_parameter
+    get_submodule half in_step ipu kernel_weights layout load_state_dict loss_at_once losses
+    memory_format modules mtia named_buffers named_children named_modules named_parameters
+    outputs parameters penalty predict predictions ready register_backward_hook register_buffer
+    register_forward_hook register_forward_pre_hook register_full_backward_hook
+    register_full_backward_pre_hook register_load_state_dict_post_hook
+    register_load_state_dict_pre_hook register_module register_parameter
+    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state
+    set_submodule share_memory state_dict tensors to to_empty train training training_step type
+    weights working xpu zero_grad
     """.split()  # noqa: SIM905
 )
 

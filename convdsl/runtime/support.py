@@ -153,7 +153,7 @@ class Network(nn.Module):
             return weights
         return {path: weight.to(dtype) for path, weight in weights.items()}
 
-    def learned(self) -> list[nn.Parameter]:
+    def every_parameter(self) -> list[nn.Parameter]:
         """``parameters()`` in less time; shared ones come several times."""
         return list(parameters_of(self).values())
 
@@ -275,7 +275,7 @@ class Network(nn.Module):
                 f"{smallest} samples, got {len(checked[0])}: give more, or call .eval() first"
             )
         device = checked[0].device
-        parameters = self.learned()
+        parameters = self.every_parameter()
         for parameter in parameters:
             if parameter.device != device:
                 places = f"the input is on {device}, the network on {parameter.device}"

@@ -80,7 +80,7 @@ class TrainingStep:
             return result
 
     def _step(self, leaves: list[Any], tree: Any) -> Tensor:
-        parameters = self.model.learned()
+        parameters = self.model.every_parameter()
         for parameter in parameters:
             parameter.grad = None
         with torch.enable_grad():
@@ -114,7 +114,7 @@ class TrainingStep:
     def _on_cuda(self, leaves: list[Any]) -> bool:
         if not all(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in leaves):
             return False
-        device = self.model.learned()[0].device
+        device = self.model.every_parameter()[0].device
         return all(leaf.device == device for leaf in leaves)
 
     def _aside(self, leaves: list[Any], tree: Any) -> Tensor:

@@ -2487,7 +2487,7 @@ class TrainingStep:
             return result
 
     def _step(self, leaves: list[Any], tree: Any) -> Tensor:
-        parameters = self.model.learned()
+        parameters = self.model.every_parameter()
         for parameter in parameters:
             parameter.grad = None
         with torch.enable_grad():
@@ -2521,7 +2521,7 @@ class TrainingStep:
     def _on_cuda(self, leaves: list[Any]) -> bool:
         if not all(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in leaves):
             return False
-        device = self.model.learned()[0].device
+        device = self.model.every_parameter()[0].device
         return all(leaf.device == device for leaf in leaves)
 
     def _aside(self, leaves: list[Any], tree: Any) -> Tensor:
@@ -2797,7 +2797,7 @@ class Network(nn.Module):
             return weights
         return {path: weight.to(dtype) for path, weight in weights.items()}
 
-    def learned(self) -> list[nn.Parameter]:
+    def every_parameter(self) -> list[nn.Parameter]:
         """``parameters()`` in less time; shared ones come several times."""
         return list(parameters_of(self).values())
 
@@ -2919,7 +2919,7 @@ class Network(nn.Module):
                 f"{smallest} samples, got {len(checked[0])}: give more, or call .eval() first"
             )
         device = checked[0].device
-        parameters = self.learned()
+        parameters = self.every_parameter()
         for parameter in parameters:
             if parameter.device != device:
                 places = f"the input is on {device}, the network on {parameter.device}"
