@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, and nothing is believed that is not whole."""
 
+import errno
 import json
 import os
 import pickle
@@ -197,21 +198,22 @@ def test_a_kill_at_any_call_leaves_the_old_or_the_new_checkpoint(tmp_path: Path)
     assert {step for _, step in outcomes} == {1, 2}
 
 
+@pytest.mark.parametrize("why", [errno.ENOSPC, errno.EDQUOT, errno.EROFS], ids=os.strerror)
 @pytest.mark.parametrize("name", ["mkdir", "open", "fsync", "rename"])
 def test_a_disk_that_refuses_leaves_nothing_half_done(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, name: str, why: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = getattr(os, name)
 
     def full(*args: Any, **kwargs: Any) -> Any:
         if name == "open" and not args[1] & os.O_CREAT:
             return original(*args, **kwargs)
-        raise OSError(28, "No space left on device")
+        raise OSError(why, os.strerror(why))
 
     monkeypatch.setattr(os, name, full)
     refused(
         lambda: checkpoint.save(tmp_path / "a", WEIGHTS, MODEL, TRAINING),
-        "No space left", "previous checkpoint is kept", code="E422",
+        os.strerror(why), "previous checkpoint is kept", code="E422",
     )  # fmt: skip
     assert not list(tmp_path.iterdir())
 
@@ -224,6 +226,20 @@ def test_a_torn_checkpoint_is_passed_over_on_resuming(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-000000012")
     fit(tmp_path / "run", resume=True)
     assert same(state(tmp_path / "run"), whole)
+
+
+def test_a_clock_that_goes_back_does_not_matter(tmp_path: Path) -> None:
+    """The latest checkpoint is that of the latest step, whatever the times of the files say."""
+    fit(tmp_path / "run")
+    whole = state(tmp_path / "run")
+    folders = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    for age, folder in enumerate(folders):
+        for path in (folder, *folder.iterdir()):
+            os.utime(path, (10**9 - age, 10**9 - age))
+    assert RunFolder(tmp_path / "run").latest()[0] == folders[-1]
+    fit(tmp_path / "again", epochs=2)
+    fit(tmp_path / "again", resume=True, force=True)
+    assert same(state(tmp_path / "again")["weights"], whole["weights"])
 
 
 # the folder of a run

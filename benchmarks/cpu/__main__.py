@@ -41,6 +41,7 @@ from benchmarks.cpu.contest import (
     contenders,
     make_run,
 )
+from benchmarks.cpu.page import update as write
 from convdsl.tuning.timing import ROUND, Clock, Times, interleave
 
 
@@ -55,6 +56,9 @@ from convdsl.tuning.timing import ROUND, Clock, Times, interleave
 @click.option("--processor", is_flag=True, help="processor time instead of wall time")
 @click.option("--quick", is_flag=True, help="seconds: digits in fp32, eager, two short rounds")
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--update", is_flag=True, help="write benchmarks/results/cpu.json, docs/performance.md"
+)
 def main(
     networks: tuple[str, ...],
     precisions: tuple[str, ...],
@@ -66,6 +70,7 @@ def main(
     processor: bool,
     quick: bool,
     file: Path | None,
+    update: bool,
 ) -> None:
     """Time ours and its peers; the first four options may be given several times."""
     if threads:
@@ -77,7 +82,9 @@ def main(
     if not can_compile() and "compiled" in ways:
         click.echo("no C++ compiler, so no torch.compile: eager only", err=True)
         ways = ("eager",)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    clock_name = "processor" if processor else "wall"
+    document = {"machine": machine(), "clock": clock_name, "cases": rows}
     click.echo(HEAD)
     chosen = product(networks or tuple(FILES), precisions or PRECISIONS, parts or PARTS)
     for network, precision, part in chosen:
@@ -87,17 +94,9 @@ def main(
         click.echo(line(case, times))
         rows.append(row(case, times))
         if file is not None:  # after every case, so that a run that is cut short leaves something
-            file.write_text(
-                json.dumps(
-                    {
-                        "machine": machine(),
-                        "clock": "processor" if processor else "wall",
-                        "cases": rows,
-                    },
-                    indent=1,
-                )
-                + "\n"
-            )
+            file.write_text(json.dumps(document, indent=1) + "\n")
+    if update:
+        write(document)
 
 
 def measure(
@@ -159,7 +158,7 @@ def row(case: Case, times: dict[str, Times]) -> dict[str, Any]:
         name: {"median": t.median, "spread": t.spread, "rounds": list(t.rounds)}
         for name, t in times.items()
     }
-    return {**asdict(case), "seconds": figures, "ratio": ratio(times)}
+    return {**asdict(case), "commit": _commit(), "seconds": figures, "ratio": ratio(times)}
 
 
 def machine() -> dict[str, Any]:
@@ -170,7 +169,6 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "commit": _commit(),
     }
 
 

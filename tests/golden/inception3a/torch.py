@@ -65,7 +65,9 @@ class TrainingStep:
         if len(tensors) != len(self.model.INPUTS) + 1:
             wanted = ", ".join(self.model.INPUTS)
             raise ValueError(f"a step needs ({wanted}, labels), got {len(tensors)} arguments")
-        leaves, tree = torch.utils._pytree.tree_flatten(tensors)
+        leaves, tree = list(tensors), None
+        if not all(isinstance(tensor, Tensor) for tensor in tensors):
+            leaves, tree = torch.utils._pytree.tree_flatten(tensors)
         leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         state = self._graph_state(leaves)
         if state is None:
@@ -95,8 +97,9 @@ class TrainingStep:
         parameters = self.model.every_parameter()
         for parameter in parameters:
             parameter.grad = None
+        given = leaves if tree is None else torch.utils._pytree.tree_unflatten(leaves, tree)
         with torch.enable_grad():
-            loss: Tensor = self.model(*torch.utils._pytree.tree_unflatten(leaves, tree))
+            loss: Tensor = self.model(*given)
             one = self.one
             if one is None or one.dtype != loss.dtype or one.device != loss.device:
                 one = self.one = torch.ones_like(loss)
