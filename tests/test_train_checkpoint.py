@@ -233,13 +233,13 @@ def test_a_clock_that_goes_back_does_not_matter(tmp_path: Path) -> None:
     fit(tmp_path / "run")
     whole = state(tmp_path / "run")
     folders = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    shutil.rmtree(folders.pop())
     for age, folder in enumerate(folders):
         for path in (folder, *folder.iterdir()):
             os.utime(path, (10**9 - age, 10**9 - age))
     assert RunFolder(tmp_path / "run").latest()[0] == folders[-1]
-    fit(tmp_path / "again", epochs=2)
-    fit(tmp_path / "again", resume=True, force=True)
-    assert same(state(tmp_path / "again")["weights"], whole["weights"])
+    fit(tmp_path / "run", resume=True)
+    assert same(state(tmp_path / "run"), whole)
 
 
 # the folder of a run
