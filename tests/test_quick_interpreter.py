@@ -12,6 +12,11 @@ from triton.runtime import interpreter
 
 from convdsl.runtime.load import load_text
 from tests.empty_cache import empty_cache
+from tests.quick_interpreter import IS_KNOWN
+
+pytestmark = pytest.mark.skipif(
+    not IS_KNOWN, reason="the interpreter of another Triton is left as it is"
+)
 
 SCALARS = (tl.int1, tl.int8, tl.uint8, tl.int32, tl.int64, tl.uint64, tl.float16, tl.bfloat16)
 SCALARS += (tl.float32, tl.float64)
