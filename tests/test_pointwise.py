@@ -108,6 +108,17 @@ def test_infinities_and_nan(layer):
 
 
 @pytest.mark.parametrize("layer", ACTIVATIONS, ids=title)
+def test_numbers_too_small_to_be_normal(layer):
+    """They are numbers like others: 0 < 1e-40, so a ReLU keeps it and lets its gradient pass."""
+    x = torch.tensor([[1e-40, -1e-40, 1e-45, -1e-45]])
+    dy = torch.tensor([[2.0, 3.0, 5.0, 7.0]])
+    (y,), (dx,) = forward_backward(layer, [x], dy)
+    (wanted,), (expected,) = forward_backward(layer, [x.double()], dy.double(), by=reference)
+    torch.testing.assert_close(y.double(), wanted, rtol=1e-6, atol=1e-44)
+    assert error(dx, expected) < 1e-6
+
+
+@pytest.mark.parametrize("layer", ACTIVATIONS, ids=title)
 def test_derivatives_reach_their_limits_and_stay_there(layer):
     far = torch.tensor([[1e6, -1e6, 1e20, -1e20, 3e38, -3e38]])
     _, (dx,) = forward_backward(layer, [far], torch.ones_like(far))

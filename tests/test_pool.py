@@ -95,11 +95,12 @@ def test_ties_go_to_the_first_and_nan_wins_as_in_torch():
         [-INF, -INF, -INF, -INF],
         [-INF, -INF, -INF, -3.0],
         [-0.0, 0.0, 0.0, -0.0],
+        [0.0, -1e-40, 1e-40, 0.0],
     ]
-    x = torch.tensor(rows).reshape(1, 6, 2, 2)
+    x = torch.tensor(rows).reshape(1, 7, 2, 2)
     y, index = run(MaxPool(), x)
     theirs, flat = F.max_pool2d(x, 2, return_indices=True)
-    assert index.flatten().tolist() == flat.flatten().tolist() == [0, 1, 2, 0, 3, 0]
+    assert index.flatten().tolist() == flat.flatten().tolist() == [0, 1, 2, 0, 3, 0, 2]
     assert error(y, theirs) == 0.0
 
 
