@@ -16,6 +16,7 @@ from convdsl.passes.drop_training_outputs import drop_training_outputs
 from convdsl.passes.fuse_epilogues import fuse_epilogues
 from convdsl.passes.fuse_prologues import fuse_prologues
 from convdsl.passes.hoist_pool_gradient import hoist_pool_gradient
+from convdsl.passes.lay_out import lay_out
 from convdsl.passes.merge_siblings import merge_siblings
 from convdsl.passes.normalize_in_pool import normalize_in_pool
 from convdsl.passes.pack_masks import pack_masks
@@ -57,7 +58,7 @@ INFERENCE_PIPELINE: tuple[Pass, ...] = (
     ("place_slices", place_slices),
     ("choose_tiles", choose_tiles),
 )
-TORCH_PIPELINE: tuple[Pass, ...] = (("pool_first", pool_first),)
+TORCH_PIPELINE: tuple[Pass, ...] = (("pool_first", pool_first), ("lay_out", lay_out))
 #: passes that may be left out (`Network.without`); the others give the graph its meaning
 OPTIONAL = frozenset(
     {
@@ -73,6 +74,7 @@ OPTIONAL = frozenset(
         "place_slices",
         "choose_tiles",
         "use_library",
+        "lay_out",
         "pool_first",
         "step_at_once",
     }

@@ -25,6 +25,10 @@ from torch import Tensor, nn
 """
 
 
+#: the axes (K, C, H, W) of filters, channels last
+CHANNELS_LAST = (0, 2, 3, 1)
+
+
 def emit_torch(graph: Graph, source: str) -> str:
     """The whole file as text; deterministic to the byte."""
     support = Copier()
@@ -33,6 +37,7 @@ def emit_torch(graph: Graph, source: str) -> str:
     emit_results_type(graph, body)
     class_head(graph, "in plain PyTorch", body, "PlainNetwork")
     with body.indent():
+        _channels_last(graph, body)
         _outputs(graph, body)
         emit_heads(graph, body, torch_loss, wide=True)
     parts = [
@@ -47,6 +52,14 @@ def emit_torch(graph: Graph, source: str) -> str:
         "",
     ]
     return "\n".join(parts)
+
+
+def _channels_last(graph: Graph, out: Writer) -> None:
+    """Where there are any: ``CHANNELS_LAST``, the paths of filters that lie so."""
+    paths = [f'"{p.path}"' for p in graph.learned if p.permute == CHANNELS_LAST]
+    if paths:
+        out.call("CHANNELS_LAST = (", paths, ",)" if len(paths) == 1 else ")")
+        out.line()
 
 
 def _outputs(graph: Graph, out: Writer) -> None:

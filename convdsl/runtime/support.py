@@ -157,8 +157,8 @@ class Network(nn.Module):
         """``parameters()`` in less time; shared ones come several times."""
         return list(parameters_of(self).values())
 
-    def memory_format(self, parameters: list[nn.Parameter]) -> torch.memory_format:
-        """What maps are brought into, given the network's ``parameters``."""
+    def memory_format(self, parameters: dict[str, nn.Parameter]) -> torch.memory_format:
+        """What maps are brought into, given the network's ``parameters`` by path."""
         return torch.preserve_format
 
     def tensors(self) -> list[Tensor]:
@@ -275,12 +275,12 @@ class Network(nn.Module):
                 f"{smallest} samples, got {len(checked[0])}: give more, or call .eval() first"
             )
         device = checked[0].device
-        parameters = self.every_parameter()
-        for parameter in parameters:
+        parameters = parameters_of(self)
+        for parameter in parameters.values():
             if parameter.device != device:
                 places = f"the input is on {device}, the network on {parameter.device}"
                 raise ValueError(f"{places}: move one of them with .to(device)")
-        dtype = self.compute_dtype(checked[0], parameters[0] if parameters else None)
+        dtype = self.compute_dtype(checked[0], next(iter(parameters.values()), None))
         order = self.memory_format(parameters)
         return [x.to(dtype, memory_format=order) if x.dim() == 4 else x.to(dtype) for x in checked]
 

@@ -409,8 +409,8 @@ class Network(nn.Module):
         """``parameters()`` in less time; shared ones come several times."""
         return list(parameters_of(self).values())
 
-    def memory_format(self, parameters: list[nn.Parameter]) -> torch.memory_format:
-        """What maps are brought into, given the network's ``parameters``."""
+    def memory_format(self, parameters: dict[str, nn.Parameter]) -> torch.memory_format:
+        """What maps are brought into, given the network's ``parameters`` by path."""
         return torch.preserve_format
 
     def tensors(self) -> list[Tensor]:
@@ -527,12 +527,12 @@ class Network(nn.Module):
                 f"{smallest} samples, got {len(checked[0])}: give more, or call .eval() first"
             )
         device = checked[0].device
-        parameters = self.every_parameter()
-        for parameter in parameters:
+        parameters = parameters_of(self)
+        for parameter in parameters.values():
             if parameter.device != device:
                 places = f"the input is on {device}, the network on {parameter.device}"
                 raise ValueError(f"{places}: move one of them with .to(device)")
-        dtype = self.compute_dtype(checked[0], parameters[0] if parameters else None)
+        dtype = self.compute_dtype(checked[0], next(iter(parameters.values()), None))
         order = self.memory_format(parameters)
         return [x.to(dtype, memory_format=order) if x.dim() == 4 else x.to(dtype) for x in checked]
 
@@ -567,20 +567,23 @@ class Network(nn.Module):
 class PlainNetwork(Network):
     """Base of a network in plain PyTorch.
 
-    It starts channels last in memory, which its convolutions and poolings are quickest in. Maps
+    It starts channels last in memory, which most convolutions and poolings are quickest in. Maps
     follow the filters: after ``.to(memory_format=torch.contiguous_format)`` they stay as they come.
     """
 
+    #: filters that lie channels last
+    CHANNELS_LAST: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        for weight in self.parameters():
-            if weight.dim() == 4:
-                # unlike contiguous(), this gives filters on one channel the strides torch asks for
-                weight.data = weight.data.to(memory_format=torch.channels_last)
+        weights = parameters_of(self)
+        for path in self.CHANNELS_LAST:
+            # unlike contiguous(), this gives filters on one channel the strides torch asks for
+            weights[path].data = weights[path].data.to(memory_format=torch.channels_last)
 
-    def memory_format(self, parameters: list[nn.Parameter]) -> torch.memory_format:
+    def memory_format(self, parameters: dict[str, nn.Parameter]) -> torch.memory_format:
         order = torch.channels_last
-        filters = [p for p in parameters if p.dim() == 4]
+        filters = [parameters[path] for path in self.CHANNELS_LAST]
         if filters and all(weight.is_contiguous(memory_format=order) for weight in filters):
             return order
         return torch.preserve_format
@@ -617,6 +620,12 @@ class Inception3a(PlainNetwork):
     }
     INPUTS = {"x": (192, 28, 28)}
     OUTPUTS = {"output": (256, 28, 28)}
+
+    CHANNELS_LAST = (
+        "inception.concat.0.cr.conv.weight", "inception.concat.1.cr.conv.weight",
+        "inception.concat.1.cr2.conv.weight", "inception.concat.2.cr.conv.weight",
+        "inception.concat.2.cr2.conv.weight", "inception.concat.3.cr.conv.weight",
+    )
 
     def outputs(self, input: Tensor) -> tuple[Tensor, ...]:
         p = self.weights(input.dtype)
