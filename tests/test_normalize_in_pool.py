@@ -9,11 +9,12 @@ from torch import Tensor
 
 from convdsl.codegen.launches import Part
 from convdsl.codegen.traffic import launch_moves
-from convdsl.compiler import OPTIONAL, PIPELINE, Network, compile_text
+from convdsl.compiler import Network, compile_text
 from convdsl.ir.group import members
 from convdsl.ops._normalized_pool import NormalizedPool
 from convdsl.ops.lrn import LocalResponseNorm
 from convdsl.ops.maxpool import MaxPool
+from convdsl.pipeline import OPTIONAL, PIPELINE
 from tests.op_driver import error, kernels, reference
 from tests.test_merge_siblings import same_answers
 from tests.test_prologues import of_training
