@@ -188,15 +188,23 @@ def by_oracle(graph: Graph, given: Given) -> Step:
 
 
 def by_module(net: Network, given: Given, target: str) -> Step:
-    """By a generated module, in float32."""
+    """By a generated module: kernels in float32, plain PyTorch in float64.
+
+    How torch rounds float32, which differs with the order in memory, is not what is tested.
+    """
     model = net.module(device="cpu", target=target)
+    inputs, targets = given.inputs, given.targets
+    if target == "torch":
+        model.double()
+        inputs = [x.double() for x in inputs]
+        targets = tuple(y.double() if y.is_floating_point() else y for y in targets)
     saved = model.state_dict().keys()
     model.load_state_dict({path: given.state[path] for path in saved})
     model.train()
     if net.graph.outputs[0].head is not None:
-        loss = model(*given.inputs, given.targets)
+        loss = model(*inputs, targets)
     else:
-        loss = (model(*given.inputs) * given.targets[0]).sum()
+        loss = (model(*inputs) * targets[0]).sum()
     loss.backward()
     gradients = {path: p.grad for path, p in model.named_parameters() if p.grad is not None}
     return Step(loss.detach(), gradients, {k: b for k, b in model.named_buffers() if k in saved})
