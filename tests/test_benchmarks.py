@@ -23,6 +23,7 @@ from benchmarks.cpu.contest import (
     copy_tensors,
     make_run,
 )
+from benchmarks.cpu.page import PAGE, RESULTS, page, update
 from benchmarks.cpu.peers import PEERS
 from convdsl.tuning.timing import WARM_UPS, Times, interleave
 
@@ -156,3 +157,31 @@ def test_a_quick_run_prints_a_table_and_writes_json(tmp_path: Path) -> None:
         assert case["ratio"] in [
             pytest.approx(sum(b / a for a, b in zip(ours, peer, strict=True)) / 2) for peer in peers
         ]
+
+
+def test_the_page_says_what_was_measured() -> None:
+    document = json.loads(RESULTS.read_text("utf-8"))
+    assert page(document) in PAGE.read_text("utf-8"), "python -m benchmarks.cpu --update"
+    for case in document["cases"]:
+        times = {n: Times(tuple(s["rounds"])) for n, s in case["seconds"].items()}
+        assert case["ratio"] == ratio(times)
+
+
+def test_cases_measured_anew_take_the_place_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = json.loads(RESULTS.read_text("utf-8"))
+    file, text = tmp_path / "results" / "cpu.json", tmp_path / "performance.md"
+    text.write_text("Before.\n<!-- cpu -->\n<!-- /cpu -->\nBehind.\n")
+    monkeypatch.setattr("benchmarks.cpu.page.RESULTS", file)
+    monkeypatch.setattr("benchmarks.cpu.page.PAGE", text)
+    update(whole)
+    assert json.loads(file.read_text()) == whole
+    first, *others = whole["cases"]
+    changed = {**first, "ratio": 3.0}
+    update({**whole, "cases": [changed]})
+    made = json.loads(file.read_text())
+    assert made["cases"] == [changed, *others]
+    assert text.read_text() == f"Before.\n{page(made)}Behind.\n"
+    update({**whole, "clock": "processor", "cases": [changed]})
+    assert json.loads(file.read_text())["cases"] == [changed]
