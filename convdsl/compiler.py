@@ -138,7 +138,8 @@ class Network:
     def traffic(self, batch: int, dtype: str = "fp32") -> Traffic:
         """Bytes that a training step on the fused kernels reads and writes, kernel by kernel.
 
-        dtype: as of `plan`. Raises ValueError. What counts: see `convdsl.codegen.traffic`.
+        dtype: ``fp32``, ``bf16`` or ``fp16``. What counts: see `convdsl.codegen.traffic`. Raises
+        ValueError for a batch below 1 or another dtype.
         """
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
@@ -148,7 +149,7 @@ class Network:
     def table(self, batch: int | None = None, dtype: str = "fp32", flat: bool = False) -> str:
         """The table of `convdsl compile` as plain text.
 
-        batch: adds the memory plan. flat: every repetition in rows of its own.
+        batch: adds the training-memory plan. flat: every repetition in rows of its own.
         """
         memory = None if batch is None else self.plan(batch, dtype)
         return table(
@@ -213,10 +214,12 @@ class Network:
         return make_module(self, device, dtype, target, layout, kernels)
 
     def fold(self, trained: "nn.Module") -> "nn.Module":
-        """A module for inference with the weights of ``trained``, a module of this network, as now.
+        """A module for inference with the weights that ``trained``, a module of this one, has now.
 
-        Batch normalisation goes into the convolution or dense layer before it (Jacob et al., 2018,
-        section 3.2). Raises ValueError for a module of another network.
+        Batch normalisation goes into the convolution or dense layer before it, which then has a
+        bias (Jacob et al., 2018, section 3.2): the same numbers up to rounding by fewer operations.
+        In target, device, dtype and layout as ``trained``; its loss is that of the heads alone.
+        Raises ValueError for a module of another network.
         """
         from convdsl.runtime.fold import folded_module
 

@@ -97,6 +97,32 @@ def test_it_is_like_the_trained_one() -> None:
     torch.testing.assert_close(network.fold(double)(x), double.eval()(x))
 
 
+@pytest.mark.parametrize("target", ["torch", "triton"])
+def test_bounds_hold_before_the_fold_and_not_behind_it(target: str) -> None:
+    """What a step took over its bound is shrunk first; a folded weight may be longer."""
+    text = "input 3@5x5 net N = CONV(4, max_norm=0.5) - BN - RELU - FC(3, max_norm=1), SOFTMAX"
+    network = convdsl.compile_text(text)
+    model, x = trained(network, target), batch(network)
+    for name, tensor in model.state_dict().items():
+        if name.endswith("running_var"):
+            tensor.fill_(0.01)  # so that the fold makes the filters ten times as long
+    folded = network.fold(model)
+    torch.testing.assert_close(folded(x), model.eval()(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(folded.predict(x), model.predict(x), rtol=1e-4, atol=1e-5)
+
+
+def test_the_loss_is_that_of_the_heads() -> None:
+    """What weights add to a loss is training's, and folded ones are no longer those."""
+    text = "input 3@5x5 net N = CONV(4{}) - BN - RELU - FC(3{}), SOFTMAX"
+    plain, penalised = (
+        convdsl.compile_text(text.format(*options))
+        for options in (("", ""), (", l2=0.1", ", l1=0.1"))
+    )
+    x, y = batch(plain), torch.tensor([0, 1, 2, 0, 1])
+    losses = [network.fold(trained(network))(x, y) for network in (plain, penalised)]
+    assert torch.equal(*losses)
+
+
 def test_a_module_of_another_network_is_refused() -> None:
     network = convdsl.compile_text(PROGRAMS["residual"][0])
     other = convdsl.compile_text(PROGRAMS["a sequence"][0])

@@ -3,7 +3,8 @@
 With running statistics batch normalisation is a line per channel, y * scale + shift, and a
 convolution or dense layer in front of it takes both: scale into its filters, shift into its bias.
 The graph comes with the recipe that makes the new weights of the old ones. Assumes a graph as
-lowered. Leaves alone what somebody else reads too, and layers that share weights.
+lowered. Leaves alone what somebody else reads too, and layers that share weights. Penalties and
+bounds of weights are training's and are dropped: a folded weight is none that they were meant for.
 """
 
 from collections import Counter
@@ -61,8 +62,10 @@ def fold_norms(graph: Graph) -> tuple[Graph, tuple[Fold, ...]]:
     parameters: list[Parameter] = []
     for parameter in graph.parameters:
         bias_of = biases.get(parameter.value)
-        parameters += [parameter] if parameter.value in left else []
-        parameters += [bias_of] if bias_of is not None and bias_of.value not in own else []
+        if parameter.value in left:
+            parameters.append(replace(parameter, penalty=(0.0, 0.0), bound=None))
+        if bias_of is not None and bias_of.value not in own:
+            parameters.append(bias_of)
     folded = replace(
         substitute_results(graph, renamed).with_nodes(nodes, ()),
         parameters=tuple(parameters),

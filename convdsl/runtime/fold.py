@@ -27,6 +27,8 @@ def folded_module(network: Compiled, folds: Sequence[Fold], trained: nn.Module) 
 
     Raises ValueError if they do not fit.
     """
+    if (constrain := getattr(trained, "constrain", None)) is not None:
+        constrain()  # as its next call would
     state = trained.state_dict()
     first = next(iter(state.values()), torch.empty(0))
     dtype, layout = getattr(trained, "dtype", None), getattr(trained, "layout", "NCHW")
