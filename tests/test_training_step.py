@@ -153,6 +153,9 @@ def test_bad_use_is_told_with_a_fix() -> None:
         model.training_step(convdsl.SGD(parameters()))
     with pytest.raises(ValueError, match="optimizer must be"):
         model.training_step(model.parameters())
+    for clip in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="clip must be a norm of at least 0"):
+            model.training_step(optimizer, clip=clip)
     headless = model_of("input 6x6x2\nnet Headless = CONV(4)")
     with pytest.raises(ValueError, match="no head"):
         headless.training_step(convdsl.SGD(headless.parameters()))

@@ -222,7 +222,8 @@ class Network(nn.Module):
 
         clip: the greatest norm that the gradients of all its parameters have together, 0 for any.
         On a CUDA device and with an optimiser of `convdsl.optim`, one CUDA graph. Raises ValueError
-        for a network without a head, or an optimiser that holds none of its parameters.
+        for a network without a head, an optimiser that holds none of its parameters, or a clip
+        below 0.
         """
         return TrainingStep(self, optimizer, clip)
 

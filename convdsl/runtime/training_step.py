@@ -30,6 +30,8 @@ class TrainingStep:
             raise ValueError(f"optimizer must be a torch.optim.Optimizer or one of ours, {made}")
         if not model.LABELS:
             raise ValueError("the network has no head, so it has no loss: end it with one")
+        if not clip >= 0:
+            raise ValueError(f"clip must be a norm of at least 0, got {clip}")
         stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if not any(id(p) in stepped for p in model.parameters()):
             raise ValueError(

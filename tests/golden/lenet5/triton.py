@@ -2437,6 +2437,8 @@ class TrainingStep:
             raise ValueError(f"optimizer must be a torch.optim.Optimizer or one of ours, {made}")
         if not model.LABELS:
             raise ValueError("the network has no head, so it has no loss: end it with one")
+        if not clip >= 0:
+            raise ValueError(f"clip must be a norm of at least 0, got {clip}")
         stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if not any(id(p) in stepped for p in model.parameters()):
             raise ValueError(
@@ -2869,7 +2871,8 @@ class Network(nn.Module):
 
         clip: the greatest norm that the gradients of all its parameters have together, 0 for any.
         On a CUDA device and with an optimiser of `convdsl.optim`, one CUDA graph. Raises ValueError
-        for a network without a head, or an optimiser that holds none of its parameters.
+        for a network without a head, an optimiser that holds none of its parameters, or a clip
+        below 0.
         """
         return TrainingStep(self, optimizer, clip)
 
