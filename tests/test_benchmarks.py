@@ -164,6 +164,7 @@ def test_the_page_says_what_was_measured() -> None:
     assert page(document) in PAGE.read_text("utf-8"), "python -m benchmarks.cpu --update"
     for case in document["cases"]:
         times = {n: Times(tuple(s["rounds"])) for n, s in case["seconds"].items()}
+        assert (case["ours"], case["peer"]) == (best(times, True), best(times, False))
         assert case["ratio"] == ratio(times)
 
 

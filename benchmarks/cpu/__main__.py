@@ -158,7 +158,14 @@ def row(case: Case, times: dict[str, Times]) -> dict[str, Any]:
         name: {"median": t.median, "spread": t.spread, "rounds": list(t.rounds)}
         for name, t in times.items()
     }
-    return {**asdict(case), "commit": _commit(), "seconds": figures, "ratio": ratio(times)}
+    return {
+        **asdict(case),
+        "commit": _commit(),
+        "seconds": figures,
+        "ours": best(times, True),
+        "peer": best(times, False),
+        "ratio": ratio(times),
+    }
 
 
 def machine() -> dict[str, Any]:

@@ -28,9 +28,8 @@ def page(document: dict[str, Any]) -> str:
         "|---|---|---|---:|---:|---|---:|---:|",
     ]
     for case in document["cases"]:
-        ours = _best(case, ours=True)
-        peer = _best(case, ours=False)
-        (mine, theirs) = (case["seconds"][name] for name in (ours, peer))
+        ours, peer = case["ours"], case["peer"]
+        mine, theirs = (case["seconds"][name] for name in (ours, peer))
         spread = max(mine["spread"], theirs["spread"])
         way = f"{ours.removeprefix('ours ')}; {peer}"
         lines.append(
@@ -55,12 +54,6 @@ def update(document: dict[str, Any]) -> None:
 
 def _name(case: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(case[key] for key in ("network", "precision", "part", "batch"))
-
-
-def _best(case: dict[str, Any], ours: bool) -> str:
-    found = case["seconds"].items()
-    seconds = {str(n): float(s["median"]) for n, s in found if n.startswith("ours") is ours}
-    return min(seconds, key=lambda name: seconds[name])
 
 
 def _ms(times: dict[str, Any]) -> str:
