@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Argument, Schedule, Tail
+from convdsl.ir.launch import Argument, Nest, Schedule, Tail
 from convdsl.ir.op import Layer, Window
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops._map_gradient import MapGradient
@@ -91,7 +91,9 @@ class ChannelPooling(Layer):
         large = x.with_shape(1, x.pixels, x.channels)
         small = x.with_shape(1, x.pixels, self.shape(x).channels)
         if self.takes_maximum:
-            return pooling_launch(function, tensors, large, small, window, **constants)
+            return pooling_launch(
+                Nest("pool", function), tensors, large, small, window, **constants
+            )
         return sum_launch(function, tensors, large, small, window, "map", **constants)
 
 

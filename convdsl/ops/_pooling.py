@@ -168,20 +168,19 @@ def torch_padding(
 
 
 def pooling_launch(
-    function: str | Nest,
+    nest: Nest,
     tensors: Mapping[str, Argument],
     large: TensorType,
     small: TensorType,
     window: Window,
     **constants: Argument,
 ) -> Schedule:
-    """One launch of a function of ``kernels/pool.py``, or of a nest that takes what those take.
+    """One launch of a nest that takes what those of ``kernels/pool.py`` take.
 
     large, small: the map or sequence the windows slide over and the one with one place per window;
     a gradient stores the large one. constants: what this nest takes beyond the others.
     """
     large, small, window = as_map(large), as_map(small), over_a_map(window)
-    nest = function if isinstance(function, Nest) else Nest("pool", function)
     gradient = nest.function.endswith("gradient")
     stored = large if gradient else small
     # a thread goes through large windows, as global pooling has them, for one number at a time

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from convdsl.ir.arguments import shared_arguments
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Argument, Schedule, Tail
+from convdsl.ir.launch import Argument, Nest, Schedule, Tail
 from convdsl.ir.op import Window
 from convdsl.ir.types import TensorType
 from convdsl.ops._map_gradient import MapGradient
@@ -76,7 +76,7 @@ def sum_launch(
     if count in ("map", "padded") and _stays_inside(large, small, window):
         count = "full"
     more = {"PB": bottom, "PR": right, "COUNT": count, **constants}
-    return pooling_launch(function, tensors, large, small, window, **more)
+    return pooling_launch(Nest("pool", function), tensors, large, small, window, **more)
 
 
 def _stays_inside(large: TensorType, small: TensorType, window: Window) -> bool:

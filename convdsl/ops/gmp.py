@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Argument, Schedule, Tail
+from convdsl.ir.launch import Argument, Nest, Schedule, Tail
 from convdsl.ir.op import Layer, Op, Window, op
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops._axes import axes_of
@@ -81,4 +81,6 @@ def _launch(function: str, tensors: Mapping[str, Argument], x: TensorType) -> Sc
     """Max pooling with the one window that is the map."""
     ones = (1,) * len(x.spatial)
     window = Window(x.spatial, ones, ((0, 0),) * len(ones), ones)
-    return pooling_launch(function, tensors, x, x.with_shape(x.channels, *ones), window)
+    return pooling_launch(
+        Nest("pool", function), tensors, x, x.with_shape(x.channels, *ones), window
+    )

@@ -6,7 +6,7 @@ from math import prod
 from convdsl.ir.arguments import Pair, field, one_or, padding
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Schedule, Tail
+from convdsl.ir.launch import Nest, Schedule, Tail
 from convdsl.ir.op import op
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops._map_gradient import MapGradient
@@ -81,7 +81,9 @@ class MaxPool(Pooling):
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         x, (y, index) = node.inputs[0], node.outputs
         tensors = {"x_ptr": x, "y_ptr": tail.output, "index_ptr": index}
-        return pooling_launch("max_pool", tensors, x.type, y.type, self.window(x.type))
+        return pooling_launch(
+            Nest("pool", "max_pool"), tensors, x.type, y.type, self.window(x.type)
+        )
 
     def gradient(self, node: Node, dy: Value, build: Builder) -> dict[Value, Value]:
         x, index = node.inputs[0], node.outputs[1]
@@ -122,4 +124,4 @@ class MaxPoolGradient(MapGradient):
         dy, index = node.inputs
         tensors = {"dy_ptr": dy, "index_ptr": index, "dx_ptr": tail.output}
         window = self.of.window(self.x)
-        return pooling_launch("max_pool_gradient", tensors, self.x, dy.type, window)
+        return pooling_launch(Nest("pool", "max_pool_gradient"), tensors, self.x, dy.type, window)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 #: steps between two looks at the losses on a device, where each look is a wait
 EVERY = 16
 
-_HELP = "lower --lr, give --clip 1 or warm up with --warmup; the last good checkpoint is kept"
+#: what to do about numbers that are not finite
+HELP = "lower --lr, give --clip 1 or warm up with --warmup; the last good checkpoint is kept"
 
 
 class Finite:
@@ -42,14 +43,14 @@ class Finite:
         if not lit.trainer.strategy.reduce_boolean_decision(len(bad) > 0, all=False):
             return
         if not len(bad):
-            raise TrainingError("E430", "the loss of another process is not finite", _HELP)
+            raise TrainingError("E430", "the loss of another process is not finite", HELP)
         step = lit.global_step - (len(losses) - 1 - int(bad[0]))
         where = first_not_finite(lit, inputs)
         raise TrainingError(
             "E430",
             f"the loss is {losses[int(bad[0])].item()} at step {step + 1}"
             + (f": {where}" if where else ""),
-            _HELP,
+            HELP,
         )
 
 

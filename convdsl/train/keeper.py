@@ -17,6 +17,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from convdsl.train.checkpoint import load, save
+from convdsl.train.finite import HELP
 from convdsl.train.history import History, Record
 from convdsl.train.lightning import CheckpointCallback, CheckpointIO, pl
 from convdsl.train.problem import TrainingError
@@ -204,5 +205,5 @@ def _refuse_broken_weights(trainer: "pl.Trainer") -> None:
         raise TrainingError(
             "E430",
             f"the weights{name} are no longer finite at step {trainer.global_step}",
-            "lower --lr, give --clip 1 or warm up with --warmup; the last good checkpoint is kept",
+            HELP,
         )

@@ -90,7 +90,6 @@ def _samples(datasets: Any, rows: Any, columns: list[str]) -> Iterator[Sample]:
         value, label = (row[column] for column in columns)
         if not isinstance(label, int):
             raise TrainingError("E413", f"the labels are no class numbers but {label!r:.50}")
-
         name = value["path"] or f"one of label {label}"
         yield Sample(name, partial(_opened, datasets, value), label)
 
