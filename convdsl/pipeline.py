@@ -17,6 +17,7 @@ from convdsl.passes.fuse_epilogues import fuse_epilogues
 from convdsl.passes.fuse_prologues import fuse_prologues
 from convdsl.passes.hoist_pool_gradient import hoist_pool_gradient
 from convdsl.passes.lay_out import lay_out
+from convdsl.passes.merge_gradients import merge_gradients
 from convdsl.passes.merge_siblings import merge_siblings
 from convdsl.passes.normalize_in_pool import normalize_in_pool
 from convdsl.passes.pack_masks import pack_masks
@@ -41,6 +42,7 @@ PIPELINE: tuple[Pass, ...] = (
     ("normalize_in_pool", normalize_in_pool),
     ("use_library", use_library),
     ("merge_siblings", merge_siblings),
+    ("merge_gradients", merge_gradients),
     ("fuse_epilogues", fuse_epilogues),
     ("fuse_prologues", fuse_prologues),
     ("place_slices", place_slices),
@@ -67,6 +69,7 @@ OPTIONAL = frozenset(
         "recompute_masks",
         "pack_masks",
         "drop_dead",
+        "merge_gradients",
         "merge_siblings",
         "normalize_in_pool",
         "fuse_epilogues",

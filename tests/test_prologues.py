@@ -95,6 +95,11 @@ def test_what_vanishes_into_prologues() -> None:
         ("input 3@5x7 net A = SWISH - DWCONV(3, multiplier=2, dilation=2)", 2),
         ("input 1@5x7 net A = SWISH - DWCONV(1)", 2),
         ("input 6@5x7 net A = SWISH - SEPCONV(4)", 2),
+        # a pooling whose windows overlap little
+        ("input 6@7x9 net A = SWISH - POOL(3, S=2, P=1)", 1),
+        ("input 3@7x9 net A = ELU - POOL", 1),
+        ("input 6@11 net A = SWISH - POOL(3, S=2, round=ceil)", 1),
+        ("input 6@7x9 net A = SWISH - POOL(3, S=1, P=half)", 0),
         # one tensor for four readers; the skip's ADD must have it in memory
         ("input 8@4x4 net A = SWISH as t - CONCAT{ CONV(8, 1) | CONV(3, 1) }", 4),
         ("input 8@4x4 net A = SWISH as t - ADD{ CONV(8, 1) | @t }", 0),

@@ -92,7 +92,7 @@ class Group(Op):
     @property
     def band(self) -> Band | None:
         """How the kernel cuts its result into bands of rows, if it does."""
-        return self._of_anchor().launches[-1].band
+        return _band(self._of_anchor())
 
     @property
     def tiles_fill_bytes(self) -> bool:
@@ -109,7 +109,7 @@ class Group(Op):
         """The anchor's launches, then those that finish the reductions."""
         made = self._of_anchor(tail.alone)
         launches, scratch = made.launches, made.scratch
-        band = launches[-1].band if launches else None
+        band = _band(made)
         used: dict[Value, str] = {}
         for reduction in self.reductions:
             assert band is not None and isinstance(reduction.op, RowReduction)
@@ -152,3 +152,8 @@ def updated(node: Node) -> dict[Value, Value]:
 
 def _is_pointwise(node: Node) -> bool:
     return node.op.expression(*(value.name for value in node.operands)) is not None
+
+
+def _band(made: Schedule) -> Band | None:
+    """Of the launch that has the epilogue; what follows it adds up what it leaves."""
+    return next((launch.band for launch in reversed(made.launches) if launch.band), None)

@@ -22,8 +22,10 @@ def max_pool(
     y_ptr,
     index_ptr,
     rows,
+    x_aux,
     aux,
     seed,
+    X_PROLOGUE: tl.constexpr,
     EPILOGUE: tl.constexpr,
     H: tl.constexpr,
     W: tl.constexpr,
@@ -45,7 +47,9 @@ def max_pool(
 
     x is (n, H, W, C), y and index are (n, OH, OW, C) with rows = n*OH*OW. index is the winner's
     place i*KW + j in its window: the first of equals, the last of NaNs, as in torch. It is not
-    stored when ``index_ptr`` is None. Every window must cover at least one pixel.
+    stored when ``index_ptr`` is None. Every window must cover at least one pixel. x stands for
+    X_PROLOGUE(x) if that is not None (see `convdsl.kernels.rows_product`), worked out for every
+    window that sees it, and rounded before it is compared: winners are those of a tensor in memory.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
@@ -64,6 +68,10 @@ def max_pool(
         inside = (top + i >= 0) & (top + i < H) & (left + j >= 0) & (left + j < W)
         place = corner + (i * W + j) * X_STRIDE
         x = tl.load(x_ptr + place, mask=mask & inside, other=float("-inf")).to(tl.float32)
+        if X_PROLOGUE is not None:
+            at = ((image * H + top + i) * W + left + j) * C + c
+            x = X_PROLOGUE(x, at, epilogue_column(at, c, C), mask & inside, x_aux, seed)
+            x = tl.where(inside, x.to(x_ptr.dtype.element_ty).to(tl.float32), float("-inf"))
         take = (x > best) | (x != x)
         best = tl.where(take, x, best)
         index = tl.where(take, tap, index)

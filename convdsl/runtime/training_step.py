@@ -97,7 +97,11 @@ class TrainingStep:
         if self.clip:
             stepped = [p for group in self.optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(stepped, self.clip)
-        self.optimizer.step()
+        optimizer: Any = self.optimizer
+        if hasattr(type(optimizer), "is_bare") and optimizer.is_bare:
+            optimizer.advance()
+        else:
+            self.optimizer.step()
         for parameter in parameters:
             parameter.grad = None
         return loss.detach()
