@@ -8,7 +8,6 @@ Where a difference is wanted, --update-golden or ``python -m benchmarks.aot --up
 
 import importlib
 import inspect
-import json
 import pkgutil
 from collections.abc import Callable
 from dataclasses import replace

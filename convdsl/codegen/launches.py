@@ -216,11 +216,12 @@ class FunctionBody:
         if not schedule.launches:  # others have made all of it
             return
         self.out.comment(comment)
-        self.needed.add(group.result)  # a kernel stores its own result, read or not
+        if not group.keeps_result:
+            self.needed.add(group.result)  # a kernel stores its own result, read or not
         in_place = updated(node)
         self.names.update({new: self.names[old] for new, old in in_place.items()})
         for value in dict.fromkeys((*stored, group.result)):
-            if value not in in_place:
+            if value in self.needed and value not in in_place:
                 self.allocate(value)
         prologues = {chain[-1].output: prologue(chain, self.places) for chain in group.prologues}
         schedule = group.schedule(node, Tail(group.result, alone=self.alone))

@@ -74,6 +74,11 @@ class Group(Op):
         return self.nodes[-1].output
 
     @property
+    def keeps_result(self) -> bool:
+        """Nobody reads the result: the epilogue's reductions are all the kernel stores."""
+        return self.result not in self.stored
+
+    @property
     def outputs(self) -> tuple[Value, ...]:
         """The outputs of the group's node."""
         beside = (*self.bits, *self.reductions)

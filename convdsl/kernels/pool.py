@@ -109,8 +109,9 @@ def max_pool_gradient(
 ):
     """dx[n,h,w,c] = EPILOGUE(sum of dy over the windows whose winner is this pixel).
 
-    dy and index are (n, OH, OW, C), dx is (n, H, W, C) with rows = n*H*W. A pixel asks only the
-    ceil(KH/SH) * ceil(KW/SW) windows that may cover it, always in the same order.
+    dy and index are (n, OH, OW, C), dx is (n, H, W, C) with rows = n*H*W, or None where EPILOGUE
+    has taken what is asked for. A pixel asks only the ceil(KH/SH) * ceil(KW/SW) windows that may
+    cover it, always in the same order.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
@@ -133,7 +134,8 @@ def max_pool_gradient(
             total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
     offsets = row * C + c
     dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(dx_ptr + row * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+    if dx_ptr is not None:
+        tl.store(dx_ptr + row * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit

@@ -181,11 +181,12 @@ def _group(
     reductions: Sequence[Node] = (),
 ) -> Node:
     inner = {id(node) for node in (*chain, *bits, *reductions)}
+    keeps = chain[0].op.may_keep_result and bool(reductions)
     stored = tuple(
         value
         for node in chain
         for value in node.outputs
-        if value == chain[-1].output
+        if (value == chain[-1].output and not keeps)
         or value in results
         or any(id(user) not in inner for user in users.get(value, []))
     )
