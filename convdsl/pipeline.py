@@ -24,8 +24,8 @@ from convdsl.passes.pack_masks import pack_masks
 from convdsl.passes.place_slices import place_slices
 from convdsl.passes.pool_first import pool_first
 from convdsl.passes.recompute_masks import recompute_masks
+from convdsl.passes.repeat_gradients import repeat_gradients
 from convdsl.passes.split_layers import split_layers
-from convdsl.passes.unpool_twice import unpool_twice
 from convdsl.passes.use_library import use_library
 from convdsl.passes.use_running_statistics import use_running_statistics
 
@@ -44,7 +44,7 @@ PIPELINE: tuple[Pass, ...] = (
     ("use_library", use_library),
     ("merge_siblings", merge_siblings),
     ("merge_gradients", merge_gradients),
-    ("unpool_twice", unpool_twice),
+    ("repeat_gradients", repeat_gradients),
     ("fuse_epilogues", fuse_epilogues),
     ("fuse_prologues", fuse_prologues),
     ("place_slices", place_slices),
@@ -82,7 +82,7 @@ OPTIONAL = frozenset(
         "lay_out",
         "pool_first",
         "step_at_once",
-        "unpool_twice",
+        "repeat_gradients",
     }
 )
 
