@@ -5,8 +5,9 @@ The CUDA graph is in `test_gpu`; here the part of it that needs no device.
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 import convdsl
 from convdsl.runtime.training_step import GRAPHS, WARM_UPS, TrainingStep
@@ -297,3 +299,31 @@ assert not any(name.startswith("convdsl") for name in sys.modules)
         [sys.executable, "alone.py"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def peak(call: Callable[[], Any]) -> int:
+    """The most bytes that torch's tensors, those of before left out, take during a call."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        call()
+    events = watched.profiler.kineto_results.events()
+    sizes = [e for e in events if e.name() == "[memory]"]
+    steps = accumulate(e.nbytes() for e in sorted(sizes, key=lambda e: e.start_ns()))
+    return max(steps)
+
+
+def test_a_step_takes_the_memory_that_is_planned() -> None:
+    """What is saved goes after its last use, and not before somebody who may call backward twice
+    has done so.
+    """
+    net = convdsl.compile_text("input 3@16x16 net N = (CONV(16) - BN - RELU)*6 - FC(3), SOFTMAX")
+    model: Any = net.module(device="cpu", target="triton")
+    step = model.training_step(convdsl.SGD(model.parameters(), lr=0.1))
+    x, labels = torch.randn(8, 3, 16, 16), torch.arange(8) % 3
+    plan = net.plan(8)
+    found = peak(lambda: step(x, labels))
+    assert 0.95 * plan.arena < found <= plan.arena + plan.gradients
+    # as the same without an optimiser, but for what autograd holds
+    assert peak(lambda: model(x, labels).backward()) > found
+    loss = model(x, labels)
+    loss.backward(retain_graph=True)
+    loss.backward()

@@ -34,8 +34,9 @@ def _product_tile(rows: int, columns: int, depth: int, crowded: bool) -> Tile:
     return replace(tile, k=min(tile.k, 32)) if _is_middling(tile) else tile
 
 
-def _weight_tile(filters: int, channels: int) -> Tile:
-    tile = weight_gradient_tile(filters, channels)
+def _weight_tile(filters: int, channels: int, bias: bool) -> Tile:
+    # Triton 3.6 has no registers for the sums of the bias beside 128 columns
+    tile = weight_gradient_tile(filters, min(channels, 64) if bias else channels)
     return replace(tile, stages=2) if _is_middling(tile) else tile
 
 
@@ -98,7 +99,7 @@ def grad_weight(
 ) -> Schedule:
     """As of `convdsl.ops._conv_launches`; the weight lies in memory as in torch."""
     filters, channels, *_ = geometry.weight
-    tile = tile or _weight_tile(filters, channels)
+    tile = tile or _weight_tile(filters, channels, bool(dbs))
     tiles = -(-filters // tile.m) * -(-channels // tile.n)
     partial = shares_of(geometry, (*dws, *dbs), tiles, tile.splits)
     split = partial.type.shape[0]
