@@ -16,6 +16,9 @@ from convdsl.ir.reduction import RowReduction, bands_of
 from convdsl.ir.tile import Tile
 from convdsl.ir.types import DType, TensorType
 
+#: by a prologue: two maps, and four numbers per channel
+MOST_READ = 6
+
 
 @dataclass(frozen=True)
 class Group(Op):
@@ -95,6 +98,13 @@ class Group(Op):
         return bool(self.reductions) and len(large) >= 2
 
     @property
+    def is_laden(self) -> bool:
+        """A prologue reads more tensors than the gradient of a normalisation does."""
+        made = {value for chain in self.prologues for node in chain for value in node.outputs}
+        reads = ({v for node in chain for v in node.operands} - made for chain in self.prologues)
+        return any(len(read) > MOST_READ for read in reads)
+
+    @property
     def band(self) -> Band | None:
         """How the kernel cuts its result into bands of rows, if it does."""
         return _band(self._of_anchor())
@@ -137,6 +147,7 @@ class Group(Op):
             alone=alone,
             by_rows=self.by_rows,
             crowded=self.is_crowded,
+            laden=self.is_laden,
             tile=tile,
         )
         if self.pool is not None:

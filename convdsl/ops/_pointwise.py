@@ -51,7 +51,7 @@ def rows_schedule(node: Node, tail: Tail) -> Schedule:
     block = tile(stored.channels, 2 * BLOCK, most=64)
     launch = block_launch(nest, stored, given, block)
     band = Band(block[0], "tl.program_id(0)", stored.pixels) if stored.batched else None
-    return Schedule((replace(launch, band=band),))
+    return Schedule((replace(launch, band=band, warps=8),))
 
 
 def fill(template: str, attributes: Any, **operands: str) -> str:

@@ -226,4 +226,5 @@ def pooling_launch(
             touched |= partly(value, places * large.channels)
     is_band = gradient and rows >= SHORTEST_BAND
     band = Band(rows, "tl.program_id(0)", stored.pixels) if is_band else None
-    return Schedule((Launch(nest, arguments, grid, band=band, touched=touched),))
+    warps = 8 if gradient else 4
+    return Schedule((Launch(nest, arguments, grid, warps, band=band, touched=touched),))

@@ -29,15 +29,16 @@ def grad_input(geometry: Geometry, dy: Value, weight: Value, tail: Tail) -> Laun
     return _product(geometry, dy, weight, None, tail, (filters, channels), (channels, 1))
 
 
-def _product_tile(rows: int, columns: int, depth: int, crowded: bool) -> Tile:
-    tile = product_tile(rows, columns, depth_block(depth), crowded=crowded)
-    return replace(tile, k=min(tile.k, 32)) if _is_middling(tile) else tile
+def _product_tile(rows: int, columns: int, depth: int, tail: Tail) -> Tile:
+    tile = product_tile(rows, columns, depth_block(depth), crowded=tail.crowded)
+    return replace(tile, k=min(tile.k, 32)) if _is_middling(tile) or tail.laden else tile
 
 
-def _weight_tile(filters: int, channels: int, bias: bool) -> Tile:
+def _weight_tile(filters: int, channels: int, bias: bool, laden: bool) -> Tile:
     # Triton 3.6 has no registers for the sums of the bias beside 128 columns
     tile = weight_gradient_tile(filters, min(channels, 64) if bias else channels)
-    return replace(tile, stages=2) if _is_middling(tile) else tile
+    tile = replace(tile, stages=2) if _is_middling(tile) else tile
+    return replace(tile, k=32) if laden else tile
 
 
 def _is_middling(tile: Tile) -> bool:
@@ -60,7 +61,7 @@ def _product(
     of = Operands(x, weight, bias, by_column == 1, pixels, depth, columns)
     if (launch := persistent(of, tail)) is not None:
         return launch
-    tile = tail.tile or _product_tile(TYPICAL_BATCH * pixels, columns, depth, tail.crowded)
+    tile = tail.tile or _product_tile(TYPICAL_BATCH * pixels, columns, depth, tail)
     tiles = -(-columns // tile.n)
     return Launch(
         Nest("rows_product", "rows_product"),
@@ -94,12 +95,12 @@ def grad_weight(
     x: Value,
     dy: Value,
     dws: Sequence[Value],
-    dbs: Sequence[Value] = (),
-    tile: Tile | None = None,
+    dbs: Sequence[Value],
+    tail: Tail,
 ) -> Schedule:
     """As of `convdsl.ops._conv_launches`; the weight lies in memory as in torch."""
     filters, channels, *_ = geometry.weight
-    tile = tile or _weight_tile(filters, channels, bool(dbs))
+    tile = tail.tile or _weight_tile(filters, channels, bool(dbs), tail.laden)
     tiles = -(-filters // tile.m) * -(-channels // tile.n)
     partial = shares_of(geometry, (*dws, *dbs), tiles, tile.splits)
     split = partial.type.shape[0]
