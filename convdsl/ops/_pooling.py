@@ -226,5 +226,7 @@ def pooling_launch(
             touched |= partly(value, places * large.channels)
     is_band = gradient and rows >= SHORTEST_BAND
     band = Band(rows, "tl.program_id(0)", stored.pixels) if is_band else None
-    warps = 8 if gradient else 4
+    # what ptxas spills decides: the windows that see a pixel are gone through side by side
+    windows = prod(-(-k // s) for k, s in zip(window.kernel, window.stride, strict=True))
+    warps = (16 if windows > 4 else 8) if gradient else 4
     return Schedule((Launch(nest, arguments, grid, warps, band=band, touched=touched),))

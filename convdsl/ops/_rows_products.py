@@ -35,10 +35,11 @@ def _product_tile(rows: int, columns: int, depth: int, tail: Tail) -> Tile:
 
 
 def _weight_tile(filters: int, channels: int, bias: bool, laden: bool) -> Tile:
-    # Triton 3.6 has no registers for the sums of the bias beside 128 columns
-    tile = weight_gradient_tile(filters, min(channels, 64) if bias else channels)
-    tile = replace(tile, stages=2) if _is_middling(tile) else tile
-    return replace(tile, k=32) if laden else tile
+    tile = weight_gradient_tile(filters, channels)
+    if bias or _is_middling(tile):
+        tile = replace(tile, stages=2)
+    # sums of a bias beside the product take registers too, with Triton 3.6 many
+    return replace(tile, k=32) if bias or laden else tile
 
 
 def _is_middling(tile: Tile) -> bool:

@@ -457,7 +457,7 @@ class Inception3aFunction(torch.autograd.Function):
                 dy_ptr=d_inception_concat_3_pool, index_ptr=inception_concat_3_pool_index,
                 dx_ptr=d_x_7, rows=n * 784, aux=(d_x_6,), seed=0, EPILOGUE=add_epilogue, H=28, W=28,
                 C=192, OH=28, OW=28, KH=3, KW=3, SH=1, SW=1, PT=1, PL=1, DY_STRIDE=192,
-                DX_STRIDE=192, ROWS=32, COLS=64, num_warps=4, num_stages=2,
+                DX_STRIDE=192, ROWS=32, COLS=64, num_warps=16, num_stages=2,
             )
         return (
             None, d_x_7, d_inception_concat_0_cr_conv_weight, d_inception_concat_0_cr_conv_bias,
@@ -797,13 +797,13 @@ def max_pool(
     X_PROLOGUE(x) if that is not None (see `convdsl.kernels.rows_product`), worked out for every
     window that sees it, and rounded before it is compared: winners are those of a tensor in memory.
     """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
-    image = row // (OH * OW)
-    top = (row // OW % OH * SH - PT).to(tl.int32)
-    left = (row % OW * SW - PL).to(tl.int32)
-    corner = ((image * H + top) * W + left) * X_STRIDE + c
+    image = (row // (OH * OW)).to(tl.int64)
+    top = row // OW % OH * SH - PT
+    left = row % OW * SW - PL
+    x_map = x_ptr + image * (H * W * X_STRIDE) + c
     best = tl.full((ROWS, COLS), float("-inf"), tl.float32)
     # until a larger value is seen, the window's first place inside the map wins
     index = tl.maximum(-top, 0) * KW + tl.maximum(-left, 0) + tl.zeros_like(c)
@@ -812,18 +812,19 @@ def max_pool(
         i = tap // KW
         j = tap % KW
         inside = (top + i >= 0) & (top + i < H) & (left + j >= 0) & (left + j < W)
-        place = corner + (i * W + j) * X_STRIDE
-        x = tl.load(x_ptr + place, mask=mask & inside, other=float("-inf")).to(tl.float32)
+        pixel = (top + i) * W + left + j
+        x = tl.load(x_map + pixel * X_STRIDE, mask=mask & inside, other=float("-inf"))
+        x = x.to(tl.float32)
         if X_PROLOGUE is not None:
-            at = ((image * H + top + i) * W + left + j) * C + c
+            at = image * (H * W * C) + pixel * C + c
             x = X_PROLOGUE(x, at, epilogue_column(at, c, C), mask & inside, x_aux, seed)
             x = tl.where(inside, x.to(x_ptr.dtype.element_ty).to(tl.float32), float("-inf"))
         take = (x > best) | (x != x)
         best = tl.where(take, x, best)
         index = tl.where(take, tap, index)
-    offsets = row * C + c
+    offsets = row.to(tl.int64) * C + c
     y = EPILOGUE(best, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(y_ptr + row * Y_STRIDE + c, y.to(y_ptr.dtype.element_ty), mask=mask)
+    tl.store(y_ptr + row.to(tl.int64) * Y_STRIDE + c, y.to(y_ptr.dtype.element_ty), mask=mask)
     if index_ptr is not None:
         tl.store(index_ptr + offsets, index.to(index_ptr.dtype.element_ty), mask=mask)
 
@@ -1211,12 +1212,14 @@ def max_pool_gradient(
     has taken what is asked for. A pixel asks only the ceil(KH/SH) * ceil(KW/SW) windows that may
     cover it, always in the same order.
     """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
-    image = row // (H * W)
-    h = (row // W % H).to(tl.int32) + PT
-    w = (row % W).to(tl.int32) + PL
+    image = (row // (H * W)).to(tl.int64)
+    h = row // W % H + PT
+    w = row % W + PL
+    dy_map = dy_ptr + image * (OH * OW * DY_STRIDE) + c
+    index_map = index_ptr + image * (OH * OW * C) + c
     total = tl.zeros((ROWS, COLS), tl.float32)
     for u in range((KH + SH - 1) // SH):
         for v in range((KW + SW - 1) // SW):
@@ -1225,15 +1228,16 @@ def max_pool_gradient(
             i = h - p * SH
             j = w - q * SW
             covers = (p >= 0) & (p < OH) & (i < KH) & (q >= 0) & (q < OW) & (j < KW)
-            window = (image * OH + p) * OW + q
-            winner = tl.load(index_ptr + window * C + c, mask=mask & covers, other=-1)
-            place = window * DY_STRIDE + c
-            dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
+            window = p * OW + q
+            winner = tl.load(index_map + window * C, mask=mask & covers, other=-1)
+            dy = tl.load(dy_map + window * DY_STRIDE, mask=mask & covers, other=0.0).to(tl.float32)
             total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
-    offsets = row * C + c
+    offsets = row.to(tl.int64) * C + c
     dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
     if dx_ptr is not None:
-        tl.store(dx_ptr + row * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+        tl.store(
+            dx_ptr + row.to(tl.int64) * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask
+        )
 
 
 # ---- what every generated network shares ---------------------------------------------------------

@@ -239,7 +239,7 @@ class LeNet5Function(torch.autograd.Function):
         max_pool_gradient[(triton.cdiv(n * 100, 128), 1)](
             dy_ptr=d_stack_1_relu_pooled, index_ptr=stack_1_pool_index, dx_ptr=d_stack_1_conv,
             rows=n * 100, aux=(), seed=0, EPILOGUE=keep, H=10, W=10, C=16, OH=5, OW=5, KH=2, KW=2,
-            SH=2, SW=2, PT=0, PL=0, DY_STRIDE=16, DX_STRIDE=16, ROWS=128, COLS=16, num_warps=4,
+            SH=2, SW=2, PT=0, PL=0, DY_STRIDE=16, DX_STRIDE=16, ROWS=128, COLS=16, num_warps=8,
             num_stages=2,
         )
         del d_stack_1_relu_pooled, stack_1_pool_index
@@ -276,7 +276,7 @@ class LeNet5Function(torch.autograd.Function):
         max_pool_gradient[(triton.cdiv(n * 784, 256), 1)](
             dy_ptr=d_stack_0_relu_pooled, index_ptr=stack_0_pool_index, dx_ptr=d_stack_0_conv,
             rows=n * 784, aux=(), seed=0, EPILOGUE=keep, H=28, W=28, C=6, OH=14, OW=14, KH=2, KW=2,
-            SH=2, SW=2, PT=0, PL=0, DY_STRIDE=6, DX_STRIDE=6, ROWS=256, COLS=8, num_warps=4,
+            SH=2, SW=2, PT=0, PL=0, DY_STRIDE=6, DX_STRIDE=6, ROWS=256, COLS=8, num_warps=8,
             num_stages=2,
         )
         del d_stack_0_relu_pooled, stack_0_pool_index
@@ -846,12 +846,14 @@ def max_pool_gradient(
     has taken what is asked for. A pixel asks only the ceil(KH/SH) * ceil(KW/SW) windows that may
     cover it, always in the same order.
     """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
-    image = row // (H * W)
-    h = (row // W % H).to(tl.int32) + PT
-    w = (row % W).to(tl.int32) + PL
+    image = (row // (H * W)).to(tl.int64)
+    h = row // W % H + PT
+    w = row % W + PL
+    dy_map = dy_ptr + image * (OH * OW * DY_STRIDE) + c
+    index_map = index_ptr + image * (OH * OW * C) + c
     total = tl.zeros((ROWS, COLS), tl.float32)
     for u in range((KH + SH - 1) // SH):
         for v in range((KW + SW - 1) // SW):
@@ -860,15 +862,16 @@ def max_pool_gradient(
             i = h - p * SH
             j = w - q * SW
             covers = (p >= 0) & (p < OH) & (i < KH) & (q >= 0) & (q < OW) & (j < KW)
-            window = (image * OH + p) * OW + q
-            winner = tl.load(index_ptr + window * C + c, mask=mask & covers, other=-1)
-            place = window * DY_STRIDE + c
-            dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
+            window = p * OW + q
+            winner = tl.load(index_map + window * C, mask=mask & covers, other=-1)
+            dy = tl.load(dy_map + window * DY_STRIDE, mask=mask & covers, other=0.0).to(tl.float32)
             total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
-    offsets = row * C + c
+    offsets = row.to(tl.int64) * C + c
     dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
     if dx_ptr is not None:
-        tl.store(dx_ptr + row * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+        tl.store(
+            dx_ptr + row.to(tl.int64) * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask
+        )
 
 
 @triton.jit
@@ -1595,12 +1598,14 @@ def max_pool_gradient_at(
     """`max_pool_gradient`, as the program at this place of its grid."""
     place_0 = tl.full((), place_0, tl.int32)
     place_1 = tl.full((), place_1, tl.int32)
-    row = place_0.to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = place_0 * ROWS + tl.arange(0, ROWS)[:, None]
     c = place_1 * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
-    image = row // (H * W)
-    h = (row // W % H).to(tl.int32) + PT
-    w = (row % W).to(tl.int32) + PL
+    image = (row // (H * W)).to(tl.int64)
+    h = row // W % H + PT
+    w = row % W + PL
+    dy_map = dy_ptr + image * (OH * OW * DY_STRIDE) + c
+    index_map = index_ptr + image * (OH * OW * C) + c
     total = tl.zeros((ROWS, COLS), tl.float32)
     for u in range((KH + SH - 1) // SH):
         for v in range((KW + SW - 1) // SW):
@@ -1609,15 +1614,16 @@ def max_pool_gradient_at(
             i = h - p * SH
             j = w - q * SW
             covers = (p >= 0) & (p < OH) & (i < KH) & (q >= 0) & (q < OW) & (j < KW)
-            window = (image * OH + p) * OW + q
-            winner = tl.load(index_ptr + window * C + c, mask=mask & covers, other=-1)
-            place = window * DY_STRIDE + c
-            dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
+            window = p * OW + q
+            winner = tl.load(index_map + window * C, mask=mask & covers, other=-1)
+            dy = tl.load(dy_map + window * DY_STRIDE, mask=mask & covers, other=0.0).to(tl.float32)
             total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
-    offsets = row * C + c
+    offsets = row.to(tl.int64) * C + c
     dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
     if dx_ptr is not None:
-        tl.store(dx_ptr + row * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+        tl.store(
+            dx_ptr + row.to(tl.int64) * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask
+        )
 
 
 @triton.jit
