@@ -12,6 +12,7 @@ Learning rates and all other numbers are values on the device, which `refresh` b
 a CUDA graph that a step was captured in sees what a scheduler changes.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf, log
@@ -23,9 +24,21 @@ from torch.optim.adam import adam as torch_adam
 from torch.optim.sgd import sgd as torch_sgd
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from convdsl.runtime.tensor_table import Numbers, Rows, Table, alike, in_order, launch, suits
+from convdsl.runtime.tensor_table import (
+    Numbers,
+    Rows,
+    Table,
+    alike,
+    in_order,
+    in_rows,
+    launch,
+    suits,
+)
 
 Group = dict[str, Any]
+Lists = tuple[list[Any], ...]
+#: the names of torch's module of optimisers, where the hooks are that all of them have
+TORCHS, WHEN = vars(sys.modules[torch.optim.Optimizer.__module__]), ("pre", "post")
 
 
 def halves(parameters: Sequence[Tensor]) -> list[tuple[Tensor | int, Tensor | int]]:
@@ -94,13 +107,26 @@ class _Fused(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.advance()
+        return loss
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether `advance` is all of ``step``: there is no hook, no scheduler and no subclass."""
+        around = getattr(type(self).step, "__wrapped__", None) is not _Fused.step
+        mine = self._optimizer_step_pre_hooks, self._optimizer_step_post_hooks
+        everywhere = (TORCHS.get(f"_global_optimizer_{when}_hooks", True) for when in WHEN)
+        return not (around or "step" in vars(self) or any(mine) or any(everywhere))
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """The step itself, without what torch puts around it, long for few weights."""
         on_cuda = any(p.is_cuda for group in self.param_groups for p in group["params"])
         capturing = on_cuda and torch.cuda.is_current_stream_capturing()
         if not capturing:
             self.refresh()
         for number, group in enumerate(self.param_groups):
             self._step(number, group, capturing)
-        return loss
 
     def refresh(self) -> None:
         """Bring the numbers on the device up to date with the parameter groups."""
@@ -198,12 +224,15 @@ class SGD(_Fused, torch.optim.SGD):
             started = [buffers] if any(b is not None for b in buffers) else []
             # torch's fused step takes no shares of parameters
             plain = not sparse and not any(map(is_traceable_wrapper_subclass, parameters))
+            fused = plain and in_order(parameters, gradients, *started)
+            given: Lists = (parameters, gradients, buffers)
+            rows, slopes, moved = in_rows(*given) if fused and started else given
             torch_sgd(
-                parameters,
-                gradients,
-                buffers,
+                rows,
+                slopes,
+                moved,
                 has_sparse_grad=sparse,
-                fused=plain and in_order(parameters, gradients, *started),
+                fused=fused,
                 foreach=False,
                 weight_decay=group["weight_decay"],
                 momentum=group["momentum"],
@@ -259,13 +288,19 @@ class _Adam(_Fused):
         self._init_group(group, parameters, gradients, *moments, steps)  # type: ignore[attr-defined]
         decoupled, amsgrad, maximize = self._flags(group)
         if not suits(group["params"]):
+            used = [m for m in moments if m]
+            fused = in_order(parameters, gradients, *used)
+            given: Lists = (parameters, gradients, *moments)
+            rows, slopes, one, two, most = in_rows(*given) if fused else given
             torch_adam(
-                parameters,
-                gradients,
-                *moments,
+                rows,
+                slopes,
+                one,
+                two,
+                most,
                 steps,
                 foreach=False,
-                fused=in_order(parameters, gradients, *(m for m in moments if m)),
+                fused=fused,
                 amsgrad=amsgrad,
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],

@@ -17,12 +17,14 @@ from convdsl.passes.fuse_epilogues import fuse_epilogues
 from convdsl.passes.fuse_prologues import fuse_prologues
 from convdsl.passes.hoist_pool_gradient import hoist_pool_gradient
 from convdsl.passes.lay_out import lay_out
+from convdsl.passes.merge_gradients import merge_gradients
 from convdsl.passes.merge_siblings import merge_siblings
 from convdsl.passes.normalize_in_pool import normalize_in_pool
 from convdsl.passes.pack_masks import pack_masks
 from convdsl.passes.place_slices import place_slices
 from convdsl.passes.pool_first import pool_first
 from convdsl.passes.recompute_masks import recompute_masks
+from convdsl.passes.repeat_gradients import repeat_gradients
 from convdsl.passes.split_layers import split_layers
 from convdsl.passes.use_library import use_library
 from convdsl.passes.use_running_statistics import use_running_statistics
@@ -41,6 +43,8 @@ PIPELINE: tuple[Pass, ...] = (
     ("normalize_in_pool", normalize_in_pool),
     ("use_library", use_library),
     ("merge_siblings", merge_siblings),
+    ("merge_gradients", merge_gradients),
+    ("repeat_gradients", repeat_gradients),
     ("fuse_epilogues", fuse_epilogues),
     ("fuse_prologues", fuse_prologues),
     ("place_slices", place_slices),
@@ -67,6 +71,7 @@ OPTIONAL = frozenset(
         "recompute_masks",
         "pack_masks",
         "drop_dead",
+        "merge_gradients",
         "merge_siblings",
         "normalize_in_pool",
         "fuse_epilogues",
@@ -77,6 +82,7 @@ OPTIONAL = frozenset(
         "lay_out",
         "pool_first",
         "step_at_once",
+        "repeat_gradients",
     }
 )
 

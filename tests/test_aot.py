@@ -8,7 +8,6 @@ Where a difference is wanted, --update-golden or ``python -m benchmarks.aot --up
 
 import importlib
 import inspect
-import json
 import pkgutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +21,6 @@ import convdsl.kernels
 from benchmarks.aot.describe import describe
 from benchmarks.aot.table import (
     OLDER,
-    SOME,
     TRITON,
     WIDE,
     Planned,
@@ -33,7 +31,6 @@ from benchmarks.aot.table import (
     planned,
     read,
     table_path,
-    tabled,
     targets_of,
     violations,
     write,
@@ -231,15 +228,6 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read(path) == rows
 
 
-def test_the_table_of_an_older_triton_says_what_it_is_of() -> None:
-    some = tabled(plans(), OLDER[0])
-    assert len(plans()) // 5 < len(some) < len(plans()) == len(tabled(plans(), TRITON))
-    assert {"conv_forward", "rows_product", "cross_entropy"} <= {p.kernel.nest for p in some}
-    table = json.loads(write({}, OLDER[0]))
-    assert table == {"triton": OLDER[0], "of": sorted(SOME), "kernels": {}}
-    assert NETWORKS.keys() >= SOME and "of" not in json.loads(write({}, TRITON))
-
-
 GREEDY = f"""{IMPORTS}
 @triton.jit
 def greedy(x_ptr, y_ptr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
@@ -294,7 +282,7 @@ def test_the_tables_list_the_kernels_that_are_launched(target: Target, triton: s
             p.networks,
             p.kernel.digest,
         )
-        for p in tabled(plans(), triton)
+        for p in plans()
     }
     found = differences(table, launched)
     assert not found, "\n".join([*found, HINT])
@@ -338,13 +326,13 @@ def compare(target: Target, chosen: list[Planned], golden: Callable[[Path, str],
     version = triton_version()
     if (target, version) not in COMMITTED:
         pytest.skip(f"there is no table of Triton {version} for {target.name}")
-    path, chosen = table_path(target, version), tabled(chosen, version)
+    path = table_path(target, version)
     facts = build_all((p.kernel, target) for p in chosen)
     made = {
         p.description: Row(facts[p.kernel, target], p.networks, p.kernel.digest) for p in chosen
     }
     table = read(path) if path.exists() else {}
-    others = {p.description for p in tabled(plans(), version)} - made.keys()
+    others = {p.description for p in plans()} - made.keys()
     merged = {**{d: row for d, row in table.items() if d in others}, **made}
     changed = differences(table, merged)
     try:

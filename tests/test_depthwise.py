@@ -7,10 +7,15 @@ import triton
 import triton.language as tl
 
 from convdsl.compiler import compile_text
+from convdsl.ir.group import Group
 from convdsl.ir.launch import Tail
 from convdsl.ir.op import ShapeError
 from convdsl.ir.types import TensorType
-from convdsl.ops._depthwise_gradients import DepthwiseGradInput, DepthwiseGradWeight
+from convdsl.ops._depthwise_gradients import (
+    DepthwiseGradients,
+    DepthwiseGradInput,
+    DepthwiseGradWeight,
+)
 from convdsl.ops.conv import Conv
 from convdsl.ops.depthwise import DwConv
 from convdsl.ops.sepconv import SepConv
@@ -24,6 +29,7 @@ from tests.conv_driver import (
     oracle,
 )
 from tests.kernel_driver import node_of, run
+from tests.test_random_programs import check, numbers
 
 ORDER = (2, 3, 1, 0)
 
@@ -115,6 +121,82 @@ def test_kernels(layer, shape, n, dtype):
     assert {t.dtype for t in found[1:]} == {torch.float32}
     for actual, expected in zip((mine, *found), (y, *gradients), strict=True):
         assert_close(actual, expected, TOLERANCE[dtype])
+
+
+#: both gradients are one kernel, without a bias
+AT_ONCE = [
+    (layer, x, n)
+    for layer, x, n in GRID
+    if DepthwiseGradients(layer.geometry(TensorType(x))).is_possible
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
+@pytest.mark.parametrize(("layer", "shape", "n"), AT_ONCE)
+def test_both_gradients_at_once(layer, shape, n, dtype):
+    x, parameters, dy = operands(layer, shape, n, dtype)
+    _, (dx, dw, *_) = oracle(layer, x, parameters, dy)
+    op = DepthwiseGradients(layer.geometry(TensorType(shape)))
+    weight = parameters[:1]
+    found = run(op, x, dy, parameters=weight, orders=[ORDER], made=[None, ORDER])
+    again = run(op, x, dy, parameters=weight, orders=[ORDER], made=[None, ORDER])
+    assert [t.dtype for t in found] == [dtype, torch.float32]
+    for one, other, expected in zip(found, again, (dx, dw), strict=True):
+        assert torch.equal(one, other)
+        assert_close(one, expected, TOLERANCE[dtype])
+
+
+def test_both_gradients_at_once_keep_padding_out_of_the_sums():
+    """x is not finite where dy has no pixel, and dy is not where a window sees the padding."""
+    layer = DwConv(bias=False)
+    x, parameters, dy = operands(layer, (2, 5, 4), 1, torch.float32)
+    x[0, 0, 0, 0], dy[0, 1, 0, 0] = float("inf"), float("nan")
+    op = DepthwiseGradients(layer.geometry(TensorType((2, 5, 4))))
+    dx, dw = run(op, x, dy, parameters=parameters, orders=[ORDER], made=[None, ORDER])
+    _, (expected, _) = oracle(layer, x, parameters, dy)
+    assert torch.equal(dx.isnan(), expected.isnan())
+    # x's corner is seen by the taps below and right of the middle's, the NaN's of dy by those too
+    assert dw[0, 0].isfinite().tolist() == [[False] * 2 + [True]] * 2 + [[True] * 3]
+    assert dw[1, 0].isfinite().tolist() == [[True] * 3] + [[True, False, False]] * 2
+
+
+def gradients_at_once(text):
+    graph = compile_text(text).fused
+    groups = [n.op for n in graph.backward if isinstance(n.op, Group)]
+    ops = [n.op for n in graph.backward] + [g.anchor.op for g in groups]
+    return sum(isinstance(op, DepthwiseGradients) for op in ops)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("input 5@7x6 net N = CONV(6) - BN - DWCONV(bias=false) - BN", 1),
+        ("input 5@7x6 net N = CONV(6) - BN - (SEPCONV(7, bias=false) - BN - RELU)*2", 2),
+        # only the input asks for its gradient
+        ("input 6@7x6 net N = DWCONV(bias=false) - BN", 0),
+        # the bias counts all of dy; filters share a channel; more taps than registers
+        ("input 5@7x6 net N = CONV(6) - BN - DWCONV - BN", 0),
+        ("input 5@7x6 net N = CONV(6) - BN - DWCONV(multiplier=2, bias=false) - BN", 0),
+        ("input 5@7x6 net N = CONV(6) - BN - DWCONV(5, bias=false) - BN", 0),
+        # a whole step may be one kernel, if maps are small
+        ("input 5@7x6 net N = CONV(6) - DWCONV(bias=false) - FC(2), SOFTMAX", 0),
+        ("input 5@96x96 net N = CONV(6) - DWCONV(bias=false) - FC(2), SOFTMAX", 1),
+        # two layers of one gradient
+        ("input 5@7x6 net N = CONV(6) - BN - ADD{ DWCONV(bias=false) | DWCONV(bias=false) }", 2),
+    ],
+)
+def test_where_both_gradients_are_one_kernel(text, count):
+    assert gradients_at_once(text) == count
+
+
+def test_networks_with_both_gradients_at_once():
+    text = (
+        "input 5@7x6 net N = CONV(9, bias=false) - BN - RELU - DWCONV(S=2, bias=false) - BN"
+        " - ADD{ DWCONV(bias=false) - BN | DWCONV(3x2, P=same, bias=false) | ID } - RELU"
+    )
+    assert gradients_at_once(text) == 3
+    net = compile_text(text)
+    check(net, numbers(net.graph, batch=3, seed=1))
 
 
 @pytest.mark.parametrize(("layer", "shape", "n"), GRID[:4], ids=NAMES[:4])

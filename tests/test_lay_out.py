@@ -17,6 +17,7 @@ net N = CONV(4) - POOL - CONV(6) - RELU - CONV(6) - ADD{CONV(6) - BN | ID} - REL
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "NUMBERS", 6 * 4 * 9)
+    monkeypatch.setattr(module, "PIXELS", 16)
 
 
 def test_maps_are_laid_once_and_stay_so() -> None:
@@ -37,6 +38,13 @@ def test_a_map_that_two_such_convolutions_read_is_laid_once() -> None:
     )
     laid = lay_out(net.graph)
     assert [n.op.title for n in laid.nodes].count("layout") == 1
+
+
+def test_products_of_pixels_and_steps_down_stay_as_they_are() -> None:
+    net = convdsl.compile_text(
+        "input 32@8x8 net N = CONV(32, S=2) - CONV(64, F=1) - FC(2), SOFTMAX"
+    )
+    assert "layout" not in [n.op.title for n in lay_out(net.graph).nodes]
 
 
 def test_numbers_and_gradients_stay_the_same() -> None:

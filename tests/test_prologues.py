@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import convdsl
 from convdsl.compiler import Network
 from convdsl.ir.graph import Node
-from convdsl.ir.group import Group
+from convdsl.ir.group import Group, members
 from tests.test_random_programs import check, numbers
 
 BOTTLENECK = """
@@ -95,6 +95,11 @@ def test_what_vanishes_into_prologues() -> None:
         ("input 3@5x7 net A = SWISH - DWCONV(3, multiplier=2, dilation=2)", 2),
         ("input 1@5x7 net A = SWISH - DWCONV(1)", 2),
         ("input 6@5x7 net A = SWISH - SEPCONV(4)", 2),
+        # a pooling whose windows overlap little
+        ("input 6@7x9 net A = SWISH - POOL(3, S=2, P=1)", 1),
+        ("input 3@7x9 net A = ELU - POOL", 1),
+        ("input 6@11 net A = SWISH - POOL(3, S=2, round=ceil)", 1),
+        ("input 6@7x9 net A = SWISH - POOL(3, S=1, P=half)", 0),
         # one tensor for four readers; the skip's ADD must have it in memory
         ("input 8@4x4 net A = SWISH as t - CONCAT{ CONV(8, 1) | CONV(3, 1) }", 4),
         ("input 8@4x4 net A = SWISH as t - ADD{ CONV(8, 1) | @t }", 0),
@@ -117,6 +122,54 @@ def test_random_numbers_are_those_of_the_separate_kernel() -> None:
     ours, theirs = (of_training(n, "triton", (8, 4, 4), 3) for n in (net, plain))
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_winners_of_a_pooling_are_those_of_the_map_in_memory(dtype: torch.dtype) -> None:
+    """In half precision many of a window are equal: the first of them wins, as if stored."""
+    net = convdsl.compile_text("input 6@9x7 net A = SIGMOID - POOL(3, S=2, P=1) - SIGMOID")
+    plain = replace(net, without=("fuse_prologues",))
+    assert prologues(net) and not prologues(plain)
+    found = []
+    for one in (net, plain):
+        x = torch.linspace(2, 3, 2 * 6 * 9 * 7).view(2, 6, 9, 7).sin().requires_grad_()
+        y = one.module(device="cpu", target="triton", dtype=dtype)(x)
+        y.sum().backward()
+        found.append((y.detach(), x.grad))
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CONV(9, bias=false) - BN - RELU - POOL(3, S=2, P=1)",
+        "CONV(8, bias=false) - BN - GELU - POOL - CONV(8, bias=false) - BN - POOL(2, round=ceil)",
+        "CONCAT{CONV(8, 1) - BN - RELU | CONV(16) - BN - TANH | CONV(8, 1) - BN} - CONV(8) - BN",
+    ],
+)
+def test_gradients_that_are_worked_out_twice(text: str) -> None:
+    net = convdsl.compile_text(f"input 5@13x11 net A = {text}", defaults=["CONV(bias=false)"])
+    assert any(name.endswith("_summed") for name in values(net))
+    plain = replace(net, without=("repeat_gradients",))
+    assert not any(name.endswith("_summed") for name in values(plain))
+    check(net, numbers(net.graph, batch=3, seed=1))
+    ours, torchs = (of_training(net, t, (5, 13, 11), 3) for t in ("triton", "torch"))
+    for one, other in zip(ours, torchs, strict=True):
+        scale = float(other.abs().max()) or 1.0
+        torch.testing.assert_close(one / scale, other / scale, rtol=0, atol=2e-5)
+
+
+def values(net: Network) -> list[str]:
+    """Names of all that is made, also inside of groups."""
+    return [v.name for n in net.fused.all_nodes for member in members(n) for v in member.outputs]
+
+
+def test_a_gradient_that_somebody_else_reads_is_stored() -> None:
+    net = convdsl.compile_text(
+        "input 5@8x8 net A = CONV(8, bias=false) - BN as a - CONCAT{POOL - CONV(8) | @a - AVGPOOL}"
+    )
+    assert not any(name.endswith("_summed") for name in values(net))
 
 
 def test_nan_of_one_channel_stays_in_its_row_of_the_gradient() -> None:

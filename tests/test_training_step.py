@@ -5,7 +5,8 @@ The CUDA graph is in `test_gpu`; here the part of it that needs no device.
 
 import subprocess
 import sys
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import convdsl
 from convdsl.runtime.training_step import GRAPHS, WARM_UPS, TrainingStep
@@ -297,3 +300,66 @@ assert not any(name.startswith("convdsl") for name in sys.modules)
         [sys.executable, "alone.py"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+class Alive(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made inside, and are still there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        before = {id(x.untyped_storage()) for x in tree_leaves(args) if isinstance(x, Tensor)}
+        for tensor in tree_leaves(made):
+            storage = tensor.untyped_storage() if isinstance(tensor, Tensor) else None
+            if storage is not None and id(storage) not in before and id(storage) not in self.sizes:
+                self.sizes[id(storage)] = storage.nbytes()
+                weakref.finalize(storage, self.sizes.pop, id(storage))
+        self.peak = max(self.peak, sum(self.sizes.values()))
+        return made
+
+
+def peak(call: Callable[[], Any]) -> int:
+    """The most bytes that tensors take during a call, beside those of before."""
+    with Alive() as alive:
+        call()
+    return alive.peak
+
+
+MEMORY = """\
+import torch, convdsl
+from tests.test_training_step import peak
+
+net = convdsl.compile_text("input 3@9x9 net N = (CONV(8) - BN - RELU)*4 - FC(3), SOFTMAX")
+model = net.module(device="cpu", target="triton")
+step = model.training_step(convdsl.SGD(model.parameters(), lr=0.1))
+x, labels = torch.randn(4, 3, 9, 9), torch.arange(4) % 3
+plan, found = net.plan(4), peak(lambda: step(x, labels))
+assert 0.95 * plan.arena < found <= 1.1 * (plan.arena + plan.gradients), (plan, found)
+# the same in the hands of somebody who may call backward twice
+twice = peak(lambda: model(x, labels).backward())
+assert twice > found, (twice, found)
+"""
+
+
+@pytest.mark.slow
+def test_a_step_takes_the_memory_that_is_planned() -> None:
+    """In a process of its own: the tests' interpreter keeps tensors alive."""
+    subprocess.run([sys.executable, "-c", MEMORY], check=True, timeout=300)
+
+
+def test_who_calls_backward_twice_may() -> None:
+    model = model_of(PLAIN, "triton")
+    inputs, labels = batch(model)
+    loss = model(*inputs, labels)
+    first, second = (
+        torch.autograd.grad(loss, list(model.parameters()), retain_graph=keep)
+        for keep in (True, False)
+    )
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other)

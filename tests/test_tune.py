@@ -146,6 +146,17 @@ def test_equal_layers_have_one_key_and_others_their_own() -> None:
 # ---- candidates
 
 
+def test_what_poolings_and_depthwise_convolutions_work_out_are_questions_of_their_own() -> None:
+    network = convdsl.compile_text(
+        "input 8@32x32 net = CONV - BN - RELU - POOL(3, S=2, P=1) - CONV - BN - RELU - DWCONV - BN"
+        " - RELU - POOL(3, S=2, P=1)",
+        defaults=["CONV(8, bias=false)", "DWCONV(bias=false)"],
+    )
+    first, second, third = chains(network)
+    assert "max_pool" in first and "depthwise_forward" in second and "max_pool" in third
+    assert first != third
+
+
 def test_candidates_fit_and_are_no_wider_than_the_product() -> None:
     for node in some().fused.all_nodes:
         launch = product_of(node)

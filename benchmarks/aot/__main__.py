@@ -8,8 +8,7 @@
 
 A kernel whose row has the digest of what would be compiled is not compiled again.
 
-The tables of an older Triton, which hold some programs' kernels for one target (`table.SOME`), are
-made in an environment that has it; nothing here needs torch:
+The table of an older Triton is made in an environment that has it; nothing here needs torch:
 
     python3 -m venv /tmp/triton36
     /tmp/triton36/bin/pip install triton==3.6.0 lark click
@@ -34,7 +33,6 @@ from benchmarks.aot.table import (
     known_facts,
     planned,
     table_path,
-    tabled,
     targets_of,
     violations,
     write,
@@ -72,8 +70,6 @@ def main(
     plans = planned(known, dtype)
     if networks:
         plans = [plan for plan in plans if set(plan.networks) & set(networks)]
-    elif update:
-        plans = tabled(plans, version)
     targets = [TARGETS[name] for name in names] or targets_of(version)
     facts = {} if afresh or dtype != "bf16" else known_facts(plans, targets, version)
     builds = [(p.kernel, t) for t in targets for p in plans if (p.kernel, t) not in facts]

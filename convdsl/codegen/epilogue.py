@@ -52,7 +52,8 @@ def epilogue(group: Group, places: Places) -> Epilogue | None:
     if group.reductions:
         band = group.band
         assert band is not None
-        body.enter(result, band)
+        # rounded as what the kernel reads, where it stores nothing
+        body.enter(result, group.anchor.inputs[0] if group.keeps_result else result, band)
         for node in group.reductions:
             body.reduce(node, band)
     body.text.line(f"return {name}")
@@ -135,10 +136,10 @@ class _Body:
         else:
             self.text.assign(name, f"{node.op.expression(*operands)}")
 
-    def enter(self, result: Value, band: Band) -> None:
-        """What reductions look at: the result as it is stored, in the tensor's own precision."""
+    def enter(self, result: Value, like: Value, band: Band) -> None:
+        """What reductions look at: the result as it is stored, in the precision of ``like``."""
         name, self.names[result] = self.names[result], "rounded"
-        slot = self.slot(result)
+        slot = self.slot(like)
         self.text.line(f"rounded = {name}.to({slot}.dtype.element_ty).to(tl.float32)")
         self.text.line(f"band = ({band.index}).to(tl.int64)")
 

@@ -5,7 +5,7 @@ from which the ahead-of-time builds take what to compile.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
@@ -24,12 +24,12 @@ from convdsl.ir.types import DType, TensorType
 RESERVED = frozenset(
     """n p ctx seed training dtype weights new infer outputs self keep labels len
     torch triton tl nn Tensor Any ClassVar Sequence Network check_device new_seed
-    inputs each programs loss scale d_loss kept kept_int8 kept_int32 kept_int64
+    inputs each function programs loss scale d_loss kept kept_int8 kept_int32 kept_int64
     kept_float32 boxes TensorDescriptor""".split()  # noqa: SIM905
 )
 
 #: ends of the names of generated classes
-CLASSES = ("Function", "Loss", "Step")
+CLASSES = ("Function", "Loss", "Once", "Step")
 
 #: of a step's random numbers: on the device, so that a captured CUDA graph draws new ones
 SEED = Value("seed", TensorType((1,), DType.INT64, batched=False))
@@ -170,8 +170,11 @@ class FunctionBody:
         #: wider tensors whose first channels were made before all of them are
         self.begun: set[Value] = set()
 
-    def nodes(self, nodes: Sequence[Node], keep: set[Value]) -> None:
-        """All nodes in order; values not in ``keep`` are freed after their last reader."""
+    def nodes(self, nodes: Sequence[Node], keep: set[Value], held: Iterable[Value] = ()) -> None:
+        """All nodes in order; values not in ``keep`` are freed after their last reader.
+
+        held: values that are there before the first node, to be freed likewise.
+        """
         last: dict[Value, int] = {}
         viewed: dict[Value, Value] = {}
         for place, node in enumerate(nodes):
@@ -181,7 +184,7 @@ class FunctionBody:
                     last[viewed[value]] = place
             if node.op.is_view(node.inputs[0].type):
                 viewed[node.output] = viewed.get(node.inputs[0], node.inputs[0])
-        made: set[Value] = set()
+        made = {value for value in held if value in last}
         for place, node in enumerate(nodes):
             self.node(node)
             in_place = updated(node)
@@ -216,11 +219,12 @@ class FunctionBody:
         if not schedule.launches:  # others have made all of it
             return
         self.out.comment(comment)
-        self.needed.add(group.result)  # a kernel stores its own result, read or not
+        if not group.keeps_result:
+            self.needed.add(group.result)  # a kernel stores its own result, read or not
         in_place = updated(node)
         self.names.update({new: self.names[old] for new, old in in_place.items()})
         for value in dict.fromkeys((*stored, group.result)):
-            if value not in in_place:
+            if value in self.needed and value not in in_place:
                 self.allocate(value)
         prologues = {chain[-1].output: prologue(chain, self.places) for chain in group.prologues}
         schedule = group.schedule(node, Tail(group.result, alone=self.alone))

@@ -158,6 +158,13 @@ def _function(graph: Graph, weights: list[Parameter], out: Writer, kernels: Kern
         kernels.part = Part.BACKWARD
         with out.indent():
             _backward(graph, out, kernels, names, saved, needed)
+    out.line()
+    out.line()
+    out.line(f"class {class_name(graph)}Once({class_name(graph)}Function):")
+    with out.indent():
+        out.line('"""With one backward pass: what is saved goes when that has read it."""')
+        out.line()
+        out.line("clear_saved_tensors_on_access = True")
 
 
 def _backward(
@@ -184,11 +191,15 @@ def _backward(
         tensor = graph.places.root(value)
         if tensor != value and tensor in saved:
             body.slice(value, tensor, graph.places.start(value))
+    made = {v for node in graph.backward for v in node.outputs}
     always = graph.toward_parameters
     taken = {id(node) for node in always}
     optional = [node for node in graph.backward if id(node) not in taken]
     late = {v for node in optional for v in node.inputs}
-    body.nodes(always, graph.results() | late)
+    # slices too, which hold what they are of
+    given = [v for node in graph.backward for v in node.inputs]
+    held = dict.fromkeys(v for v in (*saved, *given) if v not in made and v not in graph.inputs)
+    body.nodes(always, graph.results() | late, held)
     if optional:
         late_results = {v for node in optional for v in node.outputs}
         for value in graph.inputs:
@@ -249,7 +260,8 @@ def _module(graph: Graph, weights: list[Parameter], out: Writer) -> None:
                     if _is_random(graph):
                         out.line(f"seed = new_seed({first}, self.training)")
                     mode = ["int(self.training)" if k == "training" else k for k in _mode(graph)]
-                    out.call(f"outputs = {name}Function.apply(", [*mode, *operands])
+                    out.line(f"function = {name}Once if self.in_step else {name}Function")
+                    out.call("outputs = function.apply(", [*mode, *operands])
                     kept = [i for i, o in enumerate(graph.outputs) if not o.training_only]
                     if len(kept) < len(graph.outputs):
                         out.line("if not self.training:")

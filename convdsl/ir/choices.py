@@ -70,10 +70,18 @@ def key_of(node: Node) -> str | None:
 
     Nodes of equal keys are one problem: the loop nest with its sizes, then what is fused around it.
     """
+    launch = product_of(node if group_of(node).tile is None else _untiled(node))
+    return None if launch is None else _problem(node, launch)
+
+
+def problem_of(node: Node) -> str:
+    """`key_of`, also where a kernel is no matrix product: its first launch then."""
     group = group_of(node)
-    launch = product_of(node if group.tile is None else _untiled(node))
-    if launch is None:
-        return None
+    return key_of(node) or _problem(node, group.schedule(node, Tail(group.result)).launches[0])
+
+
+def _problem(node: Node, launch: Launch) -> str:
+    group = group_of(node)
     sizes = " ".join(
         f"{name}={value.text.replace(' ', '') if isinstance(value, Size) else int(value)}"
         for name, value in launch.arguments.items()

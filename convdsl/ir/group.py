@@ -16,6 +16,9 @@ from convdsl.ir.reduction import RowReduction, bands_of
 from convdsl.ir.tile import Tile
 from convdsl.ir.types import DType, TensorType
 
+#: by a prologue: two maps, and four numbers per channel
+MOST_READ = 6
+
 
 @dataclass(frozen=True)
 class Group(Op):
@@ -74,6 +77,11 @@ class Group(Op):
         return self.nodes[-1].output
 
     @property
+    def keeps_result(self) -> bool:
+        """Nobody reads the result: the epilogue's reductions are all the kernel stores."""
+        return self.result not in self.stored
+
+    @property
     def outputs(self) -> tuple[Value, ...]:
         """The outputs of the group's node."""
         beside = (*self.bits, *self.reductions)
@@ -90,9 +98,16 @@ class Group(Op):
         return bool(self.reductions) and len(large) >= 2
 
     @property
+    def is_laden(self) -> bool:
+        """A prologue reads more tensors than the gradient of a normalisation does."""
+        made = {value for chain in self.prologues for node in chain for value in node.outputs}
+        reads = ({v for node in chain for v in node.operands} - made for chain in self.prologues)
+        return any(len(read) > MOST_READ for read in reads)
+
+    @property
     def band(self) -> Band | None:
         """How the kernel cuts its result into bands of rows, if it does."""
-        return self._of_anchor().launches[-1].band
+        return _band(self._of_anchor())
 
     @property
     def tiles_fill_bytes(self) -> bool:
@@ -109,7 +124,7 @@ class Group(Op):
         """The anchor's launches, then those that finish the reductions."""
         made = self._of_anchor(tail.alone)
         launches, scratch = made.launches, made.scratch
-        band = launches[-1].band if launches else None
+        band = _band(made)
         used: dict[Value, str] = {}
         for reduction in self.reductions:
             assert band is not None and isinstance(reduction.op, RowReduction)
@@ -132,6 +147,7 @@ class Group(Op):
             alone=alone,
             by_rows=self.by_rows,
             crowded=self.is_crowded,
+            laden=self.is_laden,
             tile=tile,
         )
         if self.pool is not None:
@@ -152,3 +168,8 @@ def updated(node: Node) -> dict[Value, Value]:
 
 def _is_pointwise(node: Node) -> bool:
     return node.op.expression(*(value.name for value in node.operands)) is not None
+
+
+def _band(made: Schedule) -> Band | None:
+    """Of the launch that has the epilogue; what follows it adds up what it leaves."""
+    return next((launch.band for launch in reversed(made.launches) if launch.band), None)

@@ -150,7 +150,8 @@ class Tail:
     inputs that lie nowhere in memory, but are made by a PROLOGUE as the kernel loads them. alone:
     one program does all of the launch by itself, for a few samples. by_rows: of two nests that
     would do, the one that has the strides of its tensors. crowded: the epilogue holds two tiles
-    more than the result's and begins reductions. tile: of a matrix product, instead of the static
+    more than the result's and begins reductions. laden: a PROLOGUE holds more than a normalisation
+    or its gradient asks for. tile: of a matrix product, instead of the static
     choice.
     """
 
@@ -161,6 +162,7 @@ class Tail:
     alone: bool = False
     by_rows: bool = False
     crowded: bool = False
+    laden: bool = False
     tile: Tile | None = None
 
 

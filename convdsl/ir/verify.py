@@ -73,5 +73,7 @@ def _verify_group(node: Node, group: Group) -> None:
         if missing:
             raise GraphError(f"group {group.title} does not list its operands {missing}")
         inner.update(member.outputs)
-    if node.outputs != group.outputs or group.result not in group.stored:
+    if node.outputs != group.outputs or (
+        group.keeps_result and not (group.anchor.op.may_keep_result and group.reductions)
+    ):
         raise GraphError(f"group {group.title} does not store its result")

@@ -246,3 +246,98 @@ def depthwise_grad_weight(
     partial = partial_ptr + tl.program_id(1).to(tl.int64) * (K * SUMS)
     total = tl.sum(acc, axis=1, keep_dims=True)
     tl.store(partial + tap * K + k, total, mask=(tap < SUMS) & k_mask)
+
+
+@triton.jit(do_not_specialize=["seed"])
+def depthwise_gradients(
+    x_ptr,
+    dy_ptr,
+    w_ptr,
+    dx_ptr,
+    partial_ptr,
+    x_aux,
+    aux,
+    seed,
+    rows,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    K: tl.constexpr,
+    P: tl.constexpr,
+    Q: tl.constexpr,
+    R: tl.constexpr,
+    S: tl.constexpr,
+    STRIDE_H: tl.constexpr,
+    STRIDE_W: tl.constexpr,
+    PAD_H: tl.constexpr,
+    PAD_W: tl.constexpr,
+    DILATION_H: tl.constexpr,
+    DILATION_W: tl.constexpr,
+    X_STRIDE: tl.constexpr,
+    DY_STRIDE: tl.constexpr,
+    DX_STRIDE: tl.constexpr,
+    X_PROLOGUE: tl.constexpr,
+    EPILOGUE: tl.constexpr,
+    SPLIT: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """Both gradients at once, so that dy is read once: dx as `depthwise_grad_input` makes it, and
+
+        dw[k,r,s] = sum over n,h,w of x[n,h,w,k] * dy[n, (h + PAD_H - r*DILATION_H) / STRIDE_H,
+        (w + PAD_W - s*DILATION_W) / STRIDE_W, k], where dx takes that dy too.
+
+    x and dx (N,H,W,K), dy (N,P,Q,K): a filter per channel. The ``rows`` = N*H*W pixels (< 2**31)
+    are cut into SPLIT stretches, grid axis 1, of blocks of ROWS; stretch i writes its share of dw
+    to partial[i] (R,S,K), fp32. A program makes COLS channels; its sums lie beside each other, so
+    taps are few. The padding has no term: where dy is not finite there, dw may yet be. x stands for
+    X_PROLOGUE(x) as in the forward nest. The block's number is the last of EPILOGUE's tensors.
+    """
+    k = tl.program_id(0) * COLS + tl.arange(0, COLS)
+    k_mask = k < K
+    steps = (rows + ROWS - 1) // ROWS
+    share = (steps + SPLIT - 1) // SPLIT
+    first = tl.program_id(1) * share
+    last = tl.minimum(first + share, steps)
+    sums = ()
+    for _ in tl.static_range(R * S):
+        sums = sums + (tl.zeros((ROWS, COLS), dtype=tl.float32),)  # noqa: RUF005
+    for number in tl.range(last - first, disable_licm=True):
+        step = first + number
+        row = step * ROWS + tl.arange(0, ROWS)
+        row_mask = row < rows
+        mask = row_mask[:, None] & k_mask[None, :]
+        image = (row // (H * W)).to(tl.int64)
+        h = row % (H * W) // W
+        w = row % W
+        place = row.to(tl.int64)[:, None]
+        x = tl.load(x_ptr + place * X_STRIDE + k[None, :], mask=mask, other=0.0).to(tl.float32)
+        if X_PROLOGUE is not None:
+            x = X_PROLOGUE(x, place * K + k[None, :], k[None, :], mask, x_aux, seed)
+        dy_rows = dy_ptr + image * (P * Q * DY_STRIDE)
+        acc = tl.zeros((ROWS, COLS), dtype=tl.float32)
+        added = ()
+        for tap in tl.static_range(R * S):
+            p_scaled = h + PAD_H - tap // S * DILATION_H
+            q_scaled = w + PAD_W - tap % S * DILATION_W
+            p = p_scaled // STRIDE_H
+            q = q_scaled // STRIDE_W
+            reached = row_mask & (p_scaled >= 0) & (p < P) & (q_scaled >= 0) & (q < Q)
+            if STRIDE_H > 1:
+                reached = reached & (p_scaled % STRIDE_H == 0)
+            if STRIDE_W > 1:
+                reached = reached & (q_scaled % STRIDE_W == 0)
+            takes = reached[:, None] & k_mask[None, :]
+            inner = ((p * Q + q) * DY_STRIDE)[:, None] + k[None, :]
+            dy = tl.load(dy_rows[:, None] + inner, mask=takes, other=0.0).to(tl.float32)
+            weight = tl.load(w_ptr + tap * K + k, mask=k_mask, other=0.0).to(tl.float32)
+            acc += dy * weight[None, :]
+            added = added + (sums[tap] + tl.where(takes, x * dy, 0.0),)  # noqa: RUF005
+        sums = added
+        tensors = aux + (step,)  # noqa: RUF005
+        acc = EPILOGUE(acc, place * K + k[None, :], k[None, :], mask, tensors, seed)
+        to = dx_ptr + place * DX_STRIDE + k[None, :]
+        tl.store(to, acc.to(dx_ptr.dtype.element_ty), mask=mask)
+
+    partial = partial_ptr + tl.program_id(1).to(tl.int64) * (R * S * K)
+    for tap in tl.static_range(R * S):
+        tl.store(partial + tap * K + k, tl.sum(sums[tap], axis=0), mask=k_mask)

@@ -42,13 +42,13 @@ def lrn_max_pool(
     kernels. z lies nowhere: a pixel is normalised once for every window that sees it, and rounded
     before it is compared, so that winners are those of a pooling of its own.
     """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
-    image = row // (OH * OW)
-    top = (row // OW % OH * SH - PT).to(tl.int32)
-    left = (row % OW * SW - PL).to(tl.int32)
-    corner = x_ptr + ((image * H + top) * W + left) * X_STRIDE
+    image = (row // (OH * OW)).to(tl.int64)
+    top = row // OW % OH * SH - PT
+    left = row % OW * SW - PL
+    x_map = x_ptr + image * (H * W * X_STRIDE)
     best = tl.full((ROWS, COLS), float("-inf"), tl.float32)
     # until a larger value is seen, the window's first place inside the map wins
     index = tl.maximum(-top, 0) * KW + tl.maximum(-left, 0) + tl.zeros_like(c)
@@ -56,15 +56,15 @@ def lrn_max_pool(
         i = tap // KW
         j = tap % KW
         inside = (top + i >= 0) & (top + i < H) & (left + j >= 0) & (left + j < W)
-        pixel = corner + (i * W + j) * X_STRIDE
+        pixel = x_map + ((top + i) * W + left + j) * X_STRIDE
         x = tl.load(pixel + c, mask=mask & inside, other=0.0).to(tl.float32)
         scale = neighbourhood(pixel, c, (row < rows) & inside, C, SIZE, ALPHA, K, ROWS, COLS)
         z = (x * tl.exp2(-BETA * scale)).to(x_ptr.dtype.element_ty).to(tl.float32)
         take = inside & ((z > best) | (z != z))
         best = tl.where(take, z, best)
         index = tl.where(take, tap, index)
-    offsets = row * C + c
+    offsets = row.to(tl.int64) * C + c
     y = EPILOGUE(best, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(y_ptr + row * Y_STRIDE + c, y.to(y_ptr.dtype.element_ty), mask=mask)
+    tl.store(y_ptr + row.to(tl.int64) * Y_STRIDE + c, y.to(y_ptr.dtype.element_ty), mask=mask)
     if index_ptr is not None:
         tl.store(index_ptr + offsets, index.to(index_ptr.dtype.element_ty), mask=mask)

@@ -3,7 +3,7 @@
 A program works on ROWS pixels of what it stores and COLS channels of each. Windows are KH x KW at
 stride SH x SW; PT and PL are the padding above and to the left. The padding below and to the
 right only shows in OH and OW, except where a mean counts it (PB, PR). Pixels of a tensor are C
-elements apart, or what its STRIDE says.
+elements apart, or what its STRIDE says. ``rows`` and a map's elements are below 2**31.
 """
 
 import triton
@@ -22,8 +22,10 @@ def max_pool(
     y_ptr,
     index_ptr,
     rows,
+    x_aux,
     aux,
     seed,
+    X_PROLOGUE: tl.constexpr,
     EPILOGUE: tl.constexpr,
     H: tl.constexpr,
     W: tl.constexpr,
@@ -45,15 +47,17 @@ def max_pool(
 
     x is (n, H, W, C), y and index are (n, OH, OW, C) with rows = n*OH*OW. index is the winner's
     place i*KW + j in its window: the first of equals, the last of NaNs, as in torch. It is not
-    stored when ``index_ptr`` is None. Every window must cover at least one pixel.
+    stored when ``index_ptr`` is None. Every window must cover at least one pixel. x stands for
+    X_PROLOGUE(x) if that is not None (see `convdsl.kernels.rows_product`), worked out for every
+    window that sees it, and rounded before it is compared: winners are those of a tensor in memory.
     """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
-    image = row // (OH * OW)
-    top = (row // OW % OH * SH - PT).to(tl.int32)
-    left = (row % OW * SW - PL).to(tl.int32)
-    corner = ((image * H + top) * W + left) * X_STRIDE + c
+    image = (row // (OH * OW)).to(tl.int64)
+    top = row // OW % OH * SH - PT
+    left = row % OW * SW - PL
+    x_map = x_ptr + image * (H * W * X_STRIDE) + c
     best = tl.full((ROWS, COLS), float("-inf"), tl.float32)
     # until a larger value is seen, the window's first place inside the map wins
     index = tl.maximum(-top, 0) * KW + tl.maximum(-left, 0) + tl.zeros_like(c)
@@ -62,14 +66,19 @@ def max_pool(
         i = tap // KW
         j = tap % KW
         inside = (top + i >= 0) & (top + i < H) & (left + j >= 0) & (left + j < W)
-        place = corner + (i * W + j) * X_STRIDE
-        x = tl.load(x_ptr + place, mask=mask & inside, other=float("-inf")).to(tl.float32)
+        pixel = (top + i) * W + left + j
+        x = tl.load(x_map + pixel * X_STRIDE, mask=mask & inside, other=float("-inf"))
+        x = x.to(tl.float32)
+        if X_PROLOGUE is not None:
+            at = image * (H * W * C) + pixel * C + c
+            x = X_PROLOGUE(x, at, epilogue_column(at, c, C), mask & inside, x_aux, seed)
+            x = tl.where(inside, x.to(x_ptr.dtype.element_ty).to(tl.float32), float("-inf"))
         take = (x > best) | (x != x)
         best = tl.where(take, x, best)
         index = tl.where(take, tap, index)
-    offsets = row * C + c
+    offsets = row.to(tl.int64) * C + c
     y = EPILOGUE(best, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(y_ptr + row * Y_STRIDE + c, y.to(y_ptr.dtype.element_ty), mask=mask)
+    tl.store(y_ptr + row.to(tl.int64) * Y_STRIDE + c, y.to(y_ptr.dtype.element_ty), mask=mask)
     if index_ptr is not None:
         tl.store(index_ptr + offsets, index.to(index_ptr.dtype.element_ty), mask=mask)
 
@@ -101,15 +110,18 @@ def max_pool_gradient(
 ):
     """dx[n,h,w,c] = EPILOGUE(sum of dy over the windows whose winner is this pixel).
 
-    dy and index are (n, OH, OW, C), dx is (n, H, W, C) with rows = n*H*W. A pixel asks only the
-    ceil(KH/SH) * ceil(KW/SW) windows that may cover it, always in the same order.
+    dy and index are (n, OH, OW, C), dx is (n, H, W, C) with rows = n*H*W, or None where EPILOGUE
+    has taken what is asked for. A pixel asks only the ceil(KH/SH) * ceil(KW/SW) windows that may
+    cover it, always in the same order.
     """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
-    image = row // (H * W)
-    h = (row // W % H).to(tl.int32) + PT
-    w = (row % W).to(tl.int32) + PL
+    image = (row // (H * W)).to(tl.int64)
+    h = row // W % H + PT
+    w = row % W + PL
+    dy_map = dy_ptr + image * (OH * OW * DY_STRIDE) + c
+    index_map = index_ptr + image * (OH * OW * C) + c
     total = tl.zeros((ROWS, COLS), tl.float32)
     for u in range((KH + SH - 1) // SH):
         for v in range((KW + SW - 1) // SW):
@@ -118,14 +130,16 @@ def max_pool_gradient(
             i = h - p * SH
             j = w - q * SW
             covers = (p >= 0) & (p < OH) & (i < KH) & (q >= 0) & (q < OW) & (j < KW)
-            window = (image * OH + p) * OW + q
-            winner = tl.load(index_ptr + window * C + c, mask=mask & covers, other=-1)
-            place = window * DY_STRIDE + c
-            dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
+            window = p * OW + q
+            winner = tl.load(index_map + window * C, mask=mask & covers, other=-1)
+            dy = tl.load(dy_map + window * DY_STRIDE, mask=mask & covers, other=0.0).to(tl.float32)
             total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
-    offsets = row * C + c
+    offsets = row.to(tl.int64) * C + c
     dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(dx_ptr + row * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+    if dx_ptr is not None:
+        tl.store(
+            dx_ptr + row.to(tl.int64) * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask
+        )
 
 
 @triton.jit
@@ -199,20 +213,20 @@ def sum_pool(
     x is (n, H, W, C), y is (n, OH, OW, C) with rows = n*OH*OW, w is (KH, KW) or None for ones; the
     divisor is `window_divisor`. With NORM squares are summed and the root is taken.
     """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
-    image = row // (OH * OW)
-    top = (row // OW % OH * SH - PT).to(tl.int32)
-    left = (row % OW * SW - PL).to(tl.int32)
-    corner = ((image * H + top) * W + left) * X_STRIDE + c
+    image = (row // (OH * OW)).to(tl.int64)
+    top = row // OW % OH * SH - PT
+    left = row % OW * SW - PL
+    x_map = x_ptr + image * (H * W * X_STRIDE) + c
     total = tl.zeros((ROWS, COLS), tl.float32)
     for tap in range(KH * KW):
         i = tap // KW
         j = tap % KW
         inside = (top + i >= 0) & (top + i < H) & (left + j >= 0) & (left + j < W)
-        place = corner + (i * W + j) * X_STRIDE
-        x = tl.load(x_ptr + place, mask=mask & inside, other=0.0).to(tl.float32)
+        pixel = (top + i) * W + left + j
+        x = tl.load(x_map + pixel * X_STRIDE, mask=mask & inside, other=0.0).to(tl.float32)
         if NORM:
             x = x * x
         if w_ptr is not None:
@@ -221,9 +235,9 @@ def sum_pool(
     total = total / window_divisor(top, left, H, W, KH, KW, PB, PR, COUNT)
     if NORM:
         total = tl.sqrt(total)
-    offsets = row * C + c
+    offsets = row.to(tl.int64) * C + c
     y = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(y_ptr + row * Y_STRIDE + c, y.to(y_ptr.dtype.element_ty), mask=mask)
+    tl.store(y_ptr + row.to(tl.int64) * Y_STRIDE + c, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["seed"])
@@ -262,12 +276,13 @@ def sum_pool_gradient(
     window. With x and y, the gradient of the norm: x * (sum of dy / y / divisor), where a window
     with y = 0 gives nothing.
     """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
-    image = row // (H * W)
-    h = (row // W % H).to(tl.int32) + PT
-    w = (row % W).to(tl.int32) + PL
+    image = (row // (H * W)).to(tl.int64)
+    h = row // W % H + PT
+    w = row % W + PL
+    dy_map = dy_ptr + image * (OH * OW * DY_STRIDE) + c
     total = tl.zeros((ROWS, COLS), tl.float32)
     for u in range((KH + SH - 1) // SH):
         for v in range((KW + SW - 1) // SW):
@@ -276,19 +291,19 @@ def sum_pool_gradient(
             i = h - p * SH
             j = w - q * SW
             covers = (p >= 0) & (p < OH) & (i < KH) & (q >= 0) & (q < OW) & (j < KW)
-            window = (image * OH + p) * OW + q
-            place = window * DY_STRIDE + c
-            dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
+            window = p * OW + q
+            dy = tl.load(dy_map + window * DY_STRIDE, mask=mask & covers, other=0.0).to(tl.float32)
             if w_ptr is not None:
                 dy *= tl.load(w_ptr + i * KW + j, mask=covers, other=0.0).to(tl.float32)
             if y_ptr is not None:
-                y = tl.load(y_ptr + window * C + c, mask=mask & covers, other=1.0).to(tl.float32)
+                y_map = y_ptr + image * (OH * OW * C) + c
+                y = tl.load(y_map + window * C, mask=mask & covers, other=1.0).to(tl.float32)
                 dy = tl.where(y == 0.0, 0.0, dy / tl.where(y == 0.0, 1.0, y))
             divisor = window_divisor(p * SH - PT, q * SW - PL, H, W, KH, KW, PB, PR, COUNT)
             # a window that does not cover the pixel may have no extent at all
             total += dy / tl.where(covers, divisor, 1.0)
-    offsets = row * C + c
+    offsets = row.to(tl.int64) * C + c
     if x_ptr is not None:
         total *= tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(dx_ptr + row * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+    tl.store(dx_ptr + row.to(tl.int64) * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask)

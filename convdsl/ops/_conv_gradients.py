@@ -81,7 +81,7 @@ class ConvGradWeight(Op):
         if (padded := stem.grad_weight(self.geometry, x, dy, (dw,), dbs, tail)) is not None:
             return padded
         grad_weight = rows_products.grad_weight if tail.made else launches.grad_weight
-        return grad_weight(self.geometry, x, dy, (dw,), dbs, tail.tile)
+        return grad_weight(self.geometry, x, dy, (dw,), dbs, tail)
 
     def prologue_places(self, *inputs: TensorType) -> tuple[int, ...]:
         return (0, 1) if self.geometry.is_product else ()

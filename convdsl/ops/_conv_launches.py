@@ -172,15 +172,15 @@ def grad_weight(
     x: Value,
     dy: Value,
     dws: Sequence[Value],
-    dbs: Sequence[Value] = (),
-    tile: Tile | None = None,
+    dbs: Sequence[Value],
+    tail: Tail,
 ) -> Schedule:
     """dw in the weight's order, and db if wanted: shares over stretches of pixels, then a sum.
 
     Several are of filters side by side in dy.
     """
     taps, channels = geometry.taps, geometry.group_channels
-    tile = tile or weight_gradient_tile(geometry.group_filters, taps * channels)
+    tile = tail.tile or weight_gradient_tile(geometry.group_filters, taps * channels)
     tiles = -(-geometry.group_filters // tile.m) * -(-taps * channels // tile.n) * geometry.groups
     partial = shares_of(geometry, (*dws, *dbs), tiles, tile.splits)
     split = partial.type.shape[0]

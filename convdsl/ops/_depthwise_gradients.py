@@ -1,10 +1,11 @@
-"""The two gradients of a depthwise convolution, and the launches of its three loop nests."""
+"""The gradients of a depthwise convolution, and the launches of its loop nests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from convdsl.ir.graph import Node, Value
 from convdsl.ir.launch import Argument, Band, Launch, Nest, Schedule, Size, Stride, Tail
+from convdsl.ir.op import Op
 from convdsl.ir.types import DType, TensorType
 from convdsl.ops._conv_gradients import ConvGradInput, ConvGradWeight
 from convdsl.ops._convolution import Geometry
@@ -20,6 +21,10 @@ MOST_TAPS = 32
 MOST_CHANNELS = 64
 #: programs of the weight's gradient: each does little at a time, so a device takes many
 PROGRAMS = 2048
+#: taps whose sums one program keeps beside the gradient of a block
+MOST_TAPS_AT_ONCE = 9
+#: elements of a block of both gradients at once, of which a thread has four, and its channels
+BLOCK_AT_ONCE, CHANNELS_AT_ONCE = 1024, 32
 #: most stretches of pixels, and partial sums that one program adds up
 MOST_SPLITS, REDUCE_ELEMENTS = 512, 8192
 
@@ -49,7 +54,7 @@ def launch(
 
 
 def _constants(geometry: Geometry) -> dict[str, Argument]:
-    """Of all three nests: those of a convolution, but the channels follow from the multiplier."""
+    """Of all nests: those of a convolution, but the channels follow from the multiplier."""
     others = ("C", "GROUPS", "PRECISION")
     common = {k: v for k, v in geometry.constants.items() if k not in others}
     return {**common, "MULTIPLIER": geometry.group_filters}
@@ -134,8 +139,74 @@ class DepthwiseGradWeight(ConvGradWeight):
         return (0,)
 
     def _splits(self, tiles: int) -> int:
-        """Stretches to cut the pixels into: a power of two, so that they are added as one tree."""
-        pixels = TYPICAL_BATCH * self.geometry.pixels
-        return power_of_two(
-            min(MOST_SPLITS, max(1, pixels // SHORTEST_SPLIT), -(-PROGRAMS // tiles))
+        return splits(tiles, self.geometry.pixels)
+
+
+def splits(tiles: int, pixels: int) -> int:
+    """Stretches to cut the pixels into: a power of two, so that they are added as one tree."""
+    shortest = TYPICAL_BATCH * pixels // SHORTEST_SPLIT
+    return power_of_two(min(MOST_SPLITS, max(1, shortest), -(-PROGRAMS // tiles)))
+
+
+@dataclass(frozen=True)
+class DepthwiseGradients(Op):
+    """(dx, dw) from (x, dy, weight), where a filter of few taps sees each channel."""
+
+    geometry: Geometry
+    has_epilogue = True
+
+    @property
+    def title(self) -> str:
+        return "depthwise_gradients"
+
+    @property
+    def is_possible(self) -> bool:
+        """There are registers for it."""
+        return self.geometry.taps <= MOST_TAPS_AT_ONCE and self.geometry.group_filters == 1
+
+    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        dw = TensorType(self.geometry.weight, DType.FLOAT32, batched=False)
+        return self.geometry.x, dw
+
+    def reference(self, *operands: str) -> tuple[str, ...]:
+        x, dy, weight = operands
+        to_input = DepthwiseGradInput(self.geometry).reference(dy, weight)
+        return (*to_input, *DepthwiseGradWeight(self.geometry, False).reference(x, dy))
+
+    def schedule(self, node: Node, tail: Tail) -> Schedule:
+        (x, dy), (weight,), dw = node.inputs, node.parameters, node.outputs[1]
+        of, channels = self.geometry.x, self.geometry.x.channels
+        rows, columns = tile(channels, BLOCK_AT_ONCE, CHANNELS_AT_ONCE)
+        tiles = -(-channels // columns)
+        split = splits(tiles, of.pixels)
+        kind = TensorType((split, channels * self.geometry.taps), DType.FLOAT32, batched=False)
+        partial = Value(f"{dw.name}_partial", kind)
+        constants = _constants(self.geometry)
+        del constants["MULTIPLIER"]
+        both = Launch(
+            Nest("depthwise", "depthwise_gradients"),
+            {
+                "x_ptr": x,
+                "dy_ptr": dy,
+                "w_ptr": weight,
+                "dx_ptr": tail.output,
+                "partial_ptr": partial,
+                "rows": Size(f"n * {of.pixels}"),
+                **constants,
+                "X_STRIDE": Stride(x),
+                "DY_STRIDE": Stride(dy),
+                "DX_STRIDE": Stride(tail.output),
+                "SPLIT": split,
+                "ROWS": rows,
+                "COLS": columns,
+            },
+            (str(tiles), str(split)),
+            warps=8,
+            band=Band(rows, "aux[-1]", of.pixels) if rows >= SHORTEST_BAND else None,
+            touched=self.geometry.touched_of_y(dy),
         )
+        total = total_of(partial, dw, None, min(REDUCE_ELEMENTS // split, 64))
+        return Schedule((both, total), (partial,))
+
+    def prologue_places(self, *inputs: TensorType) -> tuple[int, ...]:
+        return (0,)

@@ -6,16 +6,16 @@ output. A derivative of functions that torch has under the same name (``tl.where
 stands beside the torch text that does.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from convdsl.ir.broadcast import tile_of
 from convdsl.ir.builder import Builder
 from convdsl.ir.graph import Node, Value
-from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size, Stride, Tail
+from convdsl.ir.launch import Argument, Band, Launch, Nest, Schedule, Size, Stride, Tail
 from convdsl.ir.op import Layer, Op
 from convdsl.ir.types import TensorType
-from convdsl.ops._rows import block_launch
+from convdsl.ops._rows import block_launch, tile
 
 BLOCK = 1024
 FLAT = Nest("pointwise", "pointwise")
@@ -47,7 +47,11 @@ def rows_schedule(node: Node, tail: Tail) -> Schedule:
     given["channels"] = Size(f"{stored.channels}")
     given["x_stride"] = Stride(x, constant=False)
     given["y_stride"] = Stride(tail.output, constant=False)
-    return Schedule((block_launch(nest, stored, given),))
+    # high enough for reductions to begin there
+    block = tile(stored.channels, 2 * BLOCK, most=64)
+    launch = block_launch(nest, stored, given, block)
+    band = Band(block[0], "tl.program_id(0)", stored.pixels) if stored.batched else None
+    return Schedule((replace(launch, band=band, warps=8),))
 
 
 def fill(template: str, attributes: Any, **operands: str) -> str:
@@ -94,6 +98,7 @@ class PointwiseGradient(Op):
 
     of: Pointwise
     has_epilogue = True
+    may_keep_result = True
 
     @property
     def title(self) -> str:
@@ -137,6 +142,7 @@ class Recomputed(Op):
     of: PointwiseGradient
     by: tuple[Op, ...]
     has_epilogue = True
+    may_keep_result = True
 
     @property
     def title(self) -> str:

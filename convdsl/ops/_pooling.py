@@ -20,11 +20,12 @@ from convdsl.ir.arguments import (
     shared_arguments,
 )
 from convdsl.ir.graph import Value
-from convdsl.ir.launch import Argument, Launch, Nest, Schedule, Size
+from convdsl.ir.launch import Argument, Band, Launch, Nest, Schedule, Size
 from convdsl.ir.op import ShapeError, Window
 from convdsl.ir.types import TensorType
 from convdsl.ops._axes import Spatial, axes_of, spread, two_for_one
 from convdsl.ops._rows import stride_of, tile
+from convdsl.ops._tiles import SHORTEST_BAND
 from convdsl.ops._touched import partly, seeing, seen
 from convdsl.ops._window import Padding, as_map, output_sizes, over_a_map, window_over
 
@@ -188,7 +189,10 @@ def pooling_launch(
     if large.channels <= 4:
         # each number is an instruction of its own; more of them spill registers on sm_90
         elements = min(elements, 512)
-    rows, columns = tile(large.channels, elements)
+    # reductions begin in a gradient's epilogue, where its blocks are high enough
+    rows, columns = (
+        tile(large.channels, 2 * elements, 64) if gradient else tile(large.channels, elements)
+    )
     count = f"n * {stored.pixels}"
     ends = ("dy", "dx") if gradient else ("x", "y")
     strides = {
@@ -220,4 +224,9 @@ def pooling_launch(
     for name in ("dy_ptr", "index_ptr", "y_ptr") if gradient else ("x_ptr",):
         if isinstance(value := tensors.get(name), Value):
             touched |= partly(value, places * large.channels)
-    return Schedule((Launch(nest, arguments, grid, touched=touched),))
+    is_band = gradient and rows >= SHORTEST_BAND
+    band = Band(rows, "tl.program_id(0)", stored.pixels) if is_band else None
+    # what ptxas spills decides: the windows that see a pixel are gone through side by side
+    windows = prod(-(-k // s) for k, s in zip(window.kernel, window.stride, strict=True))
+    warps = (16 if windows > 4 else 8) if gradient else 4
+    return Schedule((Launch(nest, arguments, grid, warps, band=band, touched=touched),))

@@ -27,12 +27,17 @@ def row_tile(channels: int) -> tuple[int, int]:
     return tile(channels, elements=2048, most=4096)
 
 
-def block_launch(nest: Nest, stored: TensorType, arguments: Mapping[str, Argument]) -> Launch:
+def block_launch(
+    nest: Nest,
+    stored: TensorType,
+    arguments: Mapping[str, Argument],
+    block: tuple[int, int] | None = None,
+) -> Launch:
     """A launch whose programs make a block each of the rows and channels of ``stored``.
 
     Adds the arguments ``rows``, ``ROWS`` and ``COLS``.
     """
-    height, width = tile(stored.channels)
+    height, width = block or tile(stored.channels)
     count = f"n * {stored.pixels}"
     given = {**arguments, "rows": Size(count), "ROWS": height, "COLS": width}
     grid = (f"triton.cdiv({count}, {height})", str(-(-stored.channels // width)))

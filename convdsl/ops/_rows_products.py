@@ -29,14 +29,17 @@ def grad_input(geometry: Geometry, dy: Value, weight: Value, tail: Tail) -> Laun
     return _product(geometry, dy, weight, None, tail, (filters, channels), (channels, 1))
 
 
-def _product_tile(rows: int, columns: int, depth: int, crowded: bool) -> Tile:
-    tile = product_tile(rows, columns, depth_block(depth), crowded=crowded)
-    return replace(tile, k=min(tile.k, 32)) if _is_middling(tile) else tile
+def _product_tile(rows: int, columns: int, depth: int, tail: Tail) -> Tile:
+    tile = product_tile(rows, columns, depth_block(depth), crowded=tail.crowded)
+    return replace(tile, k=min(tile.k, 32)) if _is_middling(tile) or tail.laden else tile
 
 
-def _weight_tile(filters: int, channels: int) -> Tile:
+def _weight_tile(filters: int, channels: int, bias: bool, laden: bool) -> Tile:
     tile = weight_gradient_tile(filters, channels)
-    return replace(tile, stages=2) if _is_middling(tile) else tile
+    if bias or _is_middling(tile):
+        tile = replace(tile, stages=2)
+    # sums of a bias beside the product take registers too, with Triton 3.6 many
+    return replace(tile, k=32) if bias or laden else tile
 
 
 def _is_middling(tile: Tile) -> bool:
@@ -59,7 +62,7 @@ def _product(
     of = Operands(x, weight, bias, by_column == 1, pixels, depth, columns)
     if (launch := persistent(of, tail)) is not None:
         return launch
-    tile = tail.tile or _product_tile(TYPICAL_BATCH * pixels, columns, depth, tail.crowded)
+    tile = tail.tile or _product_tile(TYPICAL_BATCH * pixels, columns, depth, tail)
     tiles = -(-columns // tile.n)
     return Launch(
         Nest("rows_product", "rows_product"),
@@ -93,12 +96,12 @@ def grad_weight(
     x: Value,
     dy: Value,
     dws: Sequence[Value],
-    dbs: Sequence[Value] = (),
-    tile: Tile | None = None,
+    dbs: Sequence[Value],
+    tail: Tail,
 ) -> Schedule:
     """As of `convdsl.ops._conv_launches`; the weight lies in memory as in torch."""
     filters, channels, *_ = geometry.weight
-    tile = tile or _weight_tile(filters, channels)
+    tile = tail.tile or _weight_tile(filters, channels, bool(dbs), tail.laden)
     tiles = -(-filters // tile.m) * -(-channels // tile.n)
     partial = shares_of(geometry, (*dws, *dbs), tiles, tile.splits)
     split = partial.type.shape[0]

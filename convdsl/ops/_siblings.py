@@ -110,9 +110,7 @@ class SiblingGradWeight(ConvGradWeight):
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         (x, dy), count = node.inputs, len(self.filters)
         grad_weight = rows_products.grad_weight if tail.made else launches.grad_weight
-        return grad_weight(
-            self.geometry, x, dy, node.outputs[:count], node.outputs[count:], tail.tile
-        )
+        return grad_weight(self.geometry, x, dy, node.outputs[:count], node.outputs[count:], tail)
 
 
 def _ranges(counts: Sequence[int]) -> Iterator[tuple[int, int]]:

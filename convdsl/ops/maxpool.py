@@ -85,6 +85,11 @@ class MaxPool(Pooling):
             Nest("pool", "max_pool"), tensors, x.type, y.type, self.window(x.type)
         )
 
+    def prologue_places(self, *inputs: TensorType) -> tuple[int, ...]:
+        window = self.window(*inputs)
+        often = prod(window.kernel) > MOST_WINDOWS * prod(window.stride)
+        return () if often else (0,)
+
     def gradient(self, node: Node, dy: Value, build: Builder) -> dict[Value, Value]:
         x, index = node.inputs[0], node.outputs[1]
         (dx,) = build.add(MaxPoolGradient(self, x.type), dy, index, names=(f"d_{x.name}",))
@@ -92,6 +97,8 @@ class MaxPool(Pooling):
 
 
 _NO_PADDING = ((0, 0), (0, 0))
+#: windows that see a pixel, on average: as often is worked out what is not in memory
+MOST_WINDOWS = 2.25
 #: windows a matmul kernel can pool its tile over
 _IN_A_TILE = ((1, 2), (2, 1), (2, 2))
 
@@ -101,6 +108,7 @@ class MaxPoolGradient(MapGradient):
     """dx from (dy, index): every pixel gets dy of the windows it won."""
 
     of: MaxPool
+    may_keep_result = True
 
     def reference(self, *operands: str) -> tuple[str, ...]:
         x, small = as_map(self.x), as_map(self.of.shape(self.x))

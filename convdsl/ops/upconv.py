@@ -227,4 +227,4 @@ class UpConvGradWeight(Op):
 
     def schedule(self, node: Node, tail: Tail) -> Schedule:
         x, dy = node.inputs
-        return launches.grad_weight(self.geometry, dy, x, (tail.output,), tile=tail.tile)
+        return launches.grad_weight(self.geometry, dy, x, (tail.output,), (), tail)

@@ -18,6 +18,7 @@ from convdsl.ir.graph import Graph, Node, Value
 from convdsl.ir.group import Group
 from convdsl.ir.reduction import RowReduction
 from convdsl.ops._bits import Bits
+from convdsl.ops.concat import Slice
 
 #: tiles an epilogue may read or write besides the anchor's own: bounds registers and signature
 MOST_OPERANDS = 6
@@ -40,7 +41,7 @@ def _fuse(nodes: Sequence[Node], users: dict[Value, list[Node]], results: set[Va
     taken: set[int] = set()
     groups: dict[int, Node] = {}
     for node in nodes:
-        if id(node) in taken or not node.op.has_epilogue:
+        if id(node) in taken or not node.op.has_epilogue or _is_shared(node, users):
             continue
         chain = _grow(node, place, made, taken, users, results)
         bits = _bits(chain, users)
@@ -133,7 +134,7 @@ def _reductions(
         and node.inputs[0] == result
         and not any(v in made for v in node.operands[1:])
     ]
-    band = Group(tuple(chain), (result,)).band if found else None
+    band = Group(tuple(chain), (result,), by_rows=True).band if found else None
     if band is None:
         return []
     ordered = band.phases == 1
@@ -142,6 +143,14 @@ def _reductions(
 
 def _in_order(node: Node) -> bool:
     return isinstance(node.op, RowReduction) and node.op.in_order
+
+
+def _is_shared(node: Node, users: dict[Value, list[Node]]) -> bool:
+    """A slice that several read to do the same with it, who find it in the whole."""
+    if not isinstance(node.op, Slice):
+        return False
+    readers = users.get(node.output, [])
+    return len(readers) > 1 and len({(reader.op, reader.inputs) for reader in readers}) == 1
 
 
 def _is_pointwise(node: Node, current: Value) -> bool:
@@ -181,13 +190,16 @@ def _group(
     reductions: Sequence[Node] = (),
 ) -> Node:
     inner = {id(node) for node in (*chain, *bits, *reductions)}
+    keeps = chain[0].op.may_keep_result and bool(reductions)
     stored = tuple(
         value
         for node in chain
         for value in node.outputs
-        if value == chain[-1].output
+        if (value == chain[-1].output and not keeps)
         or value in results
         or any(id(user) not in inner for user in users.get(value, []))
     )
-    group = Group(tuple(chain), stored, tuple(bits), tuple(reductions))
+    # a pointwise anchor's tiles are bands in the nest of rows alone
+    by_rows = bool(reductions) and _is_pointwise(chain[0], chain[0].output)
+    group = Group(tuple(chain), stored, tuple(bits), tuple(reductions), by_rows=by_rows)
     return group.as_node(chain[0].origin)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from convdsl.ir.broadcast import element_of
-from convdsl.ir.choices import group_of, key_of
+from convdsl.ir.choices import group_of, problem_of
 from convdsl.ir.graph import Graph, Node, Value
 
 
@@ -52,7 +52,7 @@ def chains_that_pay(graph: Graph) -> dict[Value, tuple[tuple[Node, ...], list[No
 def key_of_chain(chain: Sequence[Node], readers: Sequence[Node]) -> str:
     """The key in `Choices.apart` of a chain that the readers could work out."""
     titles = " ".join(node.op.title for node in chain)
-    return f"{titles} for " + ", ".join(sorted(f"{key_of(reader)}" for reader in readers))
+    return f"{titles} for " + ", ".join(sorted(map(problem_of, readers)))
 
 
 def _pointwise(node: Node) -> tuple[Node, ...]:

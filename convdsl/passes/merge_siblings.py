@@ -31,10 +31,7 @@ from convdsl.ops.concat import Concat, Slice, starts
 from convdsl.passes.place_slices import is_aligned
 from convdsl.passes.rewrite import substitute, substitute_results
 from convdsl.passes.sibling_outputs import Family, SiblingOutputs
-from convdsl.passes.step_at_once import MOST_BYTES
-
-#: elements of a sample of x, without BN: with its gradient they are too many for a step at once
-LEAST_ELEMENTS = MOST_BYTES // 4 // 2
+from convdsl.passes.step_at_once import LEAST_ELEMENTS
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,7 @@ from math import prod
 from convdsl.ir.graph import Graph, Node
 from convdsl.ops._normalized_pool import NormalizedPool
 from convdsl.ops.lrn import LocalResponseNorm
-from convdsl.ops.maxpool import MaxPool
-
-#: times that a pixel is normalised, on average
-MOST = 2.25
+from convdsl.ops.maxpool import MOST_WINDOWS, MaxPool
 
 
 def normalize_in_pool(graph: Graph) -> Graph:
@@ -31,7 +28,7 @@ def normalize_in_pool(graph: Graph) -> Graph:
             continue
         alone = len(users[norm.output]) == 1 and norm.output not in results
         window = node.op.window(norm.output.type)
-        if alone and prod(window.kernel) <= MOST * prod(window.stride):
+        if alone and prod(window.kernel) <= MOST_WINDOWS * prod(window.stride):
             assert isinstance(norm.op, LocalResponseNorm)
             op = NormalizedPool(norm.op, node.op)
             origin = replace(norm.origin, text=f"{norm.origin.text} - {node.origin.text}")

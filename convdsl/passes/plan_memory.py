@@ -5,8 +5,9 @@ first at the lowest offset free for their whole life (best-fit greedy, as in Pis
 2020, "Efficient Memory Management for Deep Neural Net Inference"). Views share the tensor they
 view, and what lies in another value is part of its tensor. Parameters and their gradients live
 outside the arena. Generated modules take each tensor from torch's allocator and give it back after
-its last use, but autograd holds what was saved until the backward pass has ended; there the plan is
-the lower figure. In a step at once all that it makes is there together.
+its last use, in a `TrainingStep` what was saved too; elsewhere, and before torch 2.13, autograd
+holds that until the backward pass has ended, and the plan is the lower figure. In a step at once
+all that it makes is there together.
 """
 
 from dataclasses import dataclass

@@ -32,6 +32,8 @@ MOST_MACS = 2_000_000
 #: per sample, bytes in fp32 of all that is made on the way: for 264 programs 66 MB, of which what
 #: is read next lies in an L2 cache of 50 MB
 MOST_BYTES = 262_144
+#: elements of a sample of a map, of which with those of its gradient there are too many
+LEAST_ELEMENTS = MOST_BYTES // 4 // 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,8 @@ class Network(nn.Module):
     TRAINING_ONLY: ClassVar[frozenset[str]] = frozenset()
     #: named tuple of the outputs, if there are several
     RESULT: ClassVar[Any] = None
-    #: a CUDA graph of a whole step is being captured, and `ready` comes before every replay of it
+    #: called in a training step: one backward pass follows, and `ready` comes before every replay
+    #: of the step's CUDA graph
     in_step = False
     #: for every output with a head what its labels are
     LABELS: ClassVar[dict[str, LabelSpec]] = {}

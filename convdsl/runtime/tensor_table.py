@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 BLOCK = 1024
+#: elements of a tensor that takes longer to copy than to look at anew
+LARGE = 1 << 16
 #: of every tensor of a launch the parameter and the other columns: tensors, or plain numbers
 Rows = Sequence[tuple[Tensor | int, ...]]
 
@@ -142,6 +144,20 @@ def in_order(parameters: Sequence[Tensor], *others: Sequence[Tensor | None]) -> 
             if tensor is None or not _lie_alike(tensor, parameter):
                 return False
     return True
+
+
+def in_rows(*lists: list[Any]) -> tuple[list[Any], ...]:
+    """Lists of tensors that lie alike, or none, large ones with their axes in the order of memory.
+
+    torch's fused steps copy gradients whose axes are in another order.
+    """
+    found = tuple(list(tensors) for tensors in lists)
+    for place, parameter in enumerate(lists[0]):
+        if parameter.numel() >= LARGE and not parameter.is_contiguous():
+            axes = sorted(range(parameter.dim()), key=parameter.stride, reverse=True)
+            for tensors in filter(None, found):
+                tensors[place] = tensors[place].permute(axes)
+    return found
 
 
 def _lie_alike(one: Tensor, other: Tensor) -> bool:

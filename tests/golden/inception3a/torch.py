@@ -101,7 +101,11 @@ class TrainingStep:
             parameter.grad = None
         given = leaves if tree is None else torch.utils._pytree.tree_unflatten(leaves, tree)
         with torch.enable_grad():
-            loss: Tensor = self.model(*given)
+            self.model.in_step = True
+            try:
+                loss: Tensor = self.model(*given)
+            finally:
+                self.model.in_step = False
             one = self.one
             if one is None or one.dtype != loss.dtype or one.device != loss.device:
                 one = self.one = torch.ones_like(loss)
@@ -109,7 +113,11 @@ class TrainingStep:
         if self.clip:
             stepped = [p for group in self.optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(stepped, self.clip)
-        self.optimizer.step()
+        optimizer: Any = self.optimizer
+        if hasattr(type(optimizer), "is_bare") and optimizer.is_bare:
+            optimizer.advance()
+        else:
+            self.optimizer.step()
         for parameter in parameters:
             parameter.grad = None
         return loss.detach()
@@ -151,7 +159,6 @@ class TrainingStep:
         pool = next((step.graph.pool() for step in self.captured.values()), None)
         inputs = [torch.empty_like(leaf).copy_(leaf) for leaf in leaves]
         self.optimizer.refresh()  # type: ignore[attr-defined]
-        self.model.in_step = True
         try:
             # what the optimiser fills in behind the capture must outlast it: entered first
             with (
@@ -166,8 +173,6 @@ class TrainingStep:
                 "the training step could not be captured in a CUDA graph; a loss of the network "
                 "kept from an earlier call of it may be why: delete it, or keep loss.detach()"
             ) from error
-        finally:
-            self.model.in_step = False
         return CapturedStep(graph, inputs, loss, keeps)
 
 
@@ -358,7 +363,8 @@ class Network(nn.Module):
     TRAINING_ONLY: ClassVar[frozenset[str]] = frozenset()
     #: named tuple of the outputs, if there are several
     RESULT: ClassVar[Any] = None
-    #: a CUDA graph of a whole step is being captured, and `ready` comes before every replay of it
+    #: called in a training step: one backward pass follows, and `ready` comes before every replay
+    #: of the step's CUDA graph
     in_step = False
     #: for every output with a head what its labels are
     LABELS: ClassVar[dict[str, LabelSpec]] = {}

@@ -92,9 +92,9 @@ def infer(
     # inception3a.cnn:8 POOL(3, S=1, P=half)
     inception_concat_3_pool = new((n, 28, 28, 192))
     max_pool[(triton.cdiv(n * 784, 8), 2)](
-        x_ptr=x, y_ptr=inception_concat_3_pool, index_ptr=None, rows=n * 784, aux=(), seed=0,
-        EPILOGUE=keep, H=28, W=28, C=192, OH=28, OW=28, KH=3, KW=3, SH=1, SW=1, PT=1, PL=1,
-        X_STRIDE=192, Y_STRIDE=192, ROWS=8, COLS=128, num_warps=4, num_stages=2,
+        x_ptr=x, y_ptr=inception_concat_3_pool, index_ptr=None, rows=n * 784, x_aux=(), aux=(),
+        seed=0, X_PROLOGUE=None, EPILOGUE=keep, H=28, W=28, C=192, OH=28, OW=28, KH=3, KW=3, SH=1,
+        SW=1, PT=1, PL=1, X_STRIDE=192, Y_STRIDE=192, ROWS=8, COLS=128, num_warps=4, num_stages=2,
     )
     # inception3a.cnn:3 CONV(32, 1) - RELU
     inception_concat_3_cr_relu = inception_concat[..., 224:256]
@@ -212,9 +212,9 @@ class Inception3aFunction(torch.autograd.Function):
         inception_concat_3_pool_index = new((n, 28, 28, 192), dtype=torch.int8)
         max_pool[(triton.cdiv(n * 784, 8), 2)](
             x_ptr=x, y_ptr=inception_concat_3_pool, index_ptr=inception_concat_3_pool_index,
-            rows=n * 784, aux=(), seed=0, EPILOGUE=keep, H=28, W=28, C=192, OH=28, OW=28, KH=3,
-            KW=3, SH=1, SW=1, PT=1, PL=1, X_STRIDE=192, Y_STRIDE=192, ROWS=8, COLS=128, num_warps=4,
-            num_stages=2,
+            rows=n * 784, x_aux=(), aux=(), seed=0, X_PROLOGUE=None, EPILOGUE=keep, H=28, W=28,
+            C=192, OH=28, OW=28, KH=3, KW=3, SH=1, SW=1, PT=1, PL=1, X_STRIDE=192, Y_STRIDE=192,
+            ROWS=8, COLS=128, num_warps=4, num_stages=2,
         )
         # inception3a.cnn:3 conv_relu of CONV(32, 1) - RELU
         inception_concat_3_cr_relu = inception_concat[..., 224:256]
@@ -272,6 +272,7 @@ class Inception3aFunction(torch.autograd.Function):
             aux=(inception_concat_3_cr_relu_bits,), seed=0, EPILOGUE=relu_gradient_epilogue,
             ROWS=32, COLS=32, num_warps=4, num_stages=2,
         )
+        del inception_concat_3_cr_relu_bits
         # inception3a.cnn:3 conv_grad_weight of CONV(32, 1)
         d_inception_concat_3_cr_conv_weight = (
             new((32, 1, 1, 192), dtype=torch.float32).permute(0, 3, 1, 2)
@@ -292,6 +293,7 @@ class Inception3aFunction(torch.autograd.Function):
             width=6176, SPLIT=128, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_3_cr_conv_weight_partial
+        del inception_concat_3_pool
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
         d_inception_concat_2_cr2_conv = new((n, 28, 28, 32))
         copy_slice[(triton.cdiv(n * 784, 32), 1)](
@@ -300,6 +302,7 @@ class Inception3aFunction(torch.autograd.Function):
             aux=(inception_concat_2_cr2_relu_bits,), seed=0, EPILOGUE=relu_gradient_epilogue,
             ROWS=32, COLS=32, num_warps=4, num_stages=2,
         )
+        del inception_concat_2_cr2_relu_bits
         # inception3a.cnn:3 conv_grad_weight of CONV(32, 5)
         d_inception_concat_2_cr2_conv_weight = (
             new((32, 5, 5, 16), dtype=torch.float32).permute(0, 3, 1, 2)
@@ -320,6 +323,7 @@ class Inception3aFunction(torch.autograd.Function):
             width=12832, SPLIT=64, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_2_cr2_conv_weight_partial
+        del inception_concat_2_cr_relu
         # inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(32, 5) - RELU
         d_inception_concat_0_cr_conv_siblings = new((n, 28, 28, 176))
         d_inception_concat_2_cr_conv = d_inception_concat_0_cr_conv_siblings[..., 160:176]
@@ -332,7 +336,7 @@ class Inception3aFunction(torch.autograd.Function):
             EPILOGUE=relu_gradient_epilogue_2, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
             num_warps=4, num_stages=3,
         )
-        del d_inception_concat_2_cr2_conv
+        del d_inception_concat_2_cr2_conv, inception_concat_2_cr_relu_bits
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
         d_inception_concat_1_cr2_conv = new((n, 28, 28, 128))
         copy_slice[(triton.cdiv(n * 784, 8), 1)](
@@ -341,6 +345,7 @@ class Inception3aFunction(torch.autograd.Function):
             aux=(inception_concat_1_cr2_relu_bits,), seed=0, EPILOGUE=relu_gradient_epilogue,
             ROWS=8, COLS=128, num_warps=4, num_stages=2,
         )
+        del inception_concat_1_cr2_relu_bits
         # inception3a.cnn:3 conv_grad_weight of CONV(128, 3)
         d_inception_concat_1_cr2_conv_weight = (
             new((128, 3, 3, 96), dtype=torch.float32).permute(0, 3, 1, 2)
@@ -361,6 +366,7 @@ class Inception3aFunction(torch.autograd.Function):
             db_first=110592, width=110720, SPLIT=64, BLOCK=64, num_warps=4, num_stages=2,
         )
         del d_inception_concat_1_cr2_conv_weight_partial
+        del inception_concat_1_cr_relu
         # inception3a.cnn:3 conv_grad_input_relu_gradient of CONV(128, 3) - RELU
         d_inception_concat_1_cr_conv = d_inception_concat_0_cr_conv_siblings[..., 64:160]
         conv_grad_input[(triton.cdiv(n * 784, 64) * 3, 1)](
@@ -372,7 +378,7 @@ class Inception3aFunction(torch.autograd.Function):
             EPILOGUE=relu_gradient_epilogue_3, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64,
             num_warps=8, num_stages=3,
         )
-        del d_inception_concat_1_cr2_conv
+        del d_inception_concat_1_cr2_conv, inception_concat_1_cr_relu_bits
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
         d_inception_concat_0_cr_conv = d_inception_concat_0_cr_conv_siblings[..., 0:64]
         copy_slice[(triton.cdiv(n * 784, 16), 1)](
@@ -381,6 +387,7 @@ class Inception3aFunction(torch.autograd.Function):
             aux=(inception_concat_0_cr_relu_bits,), seed=0, EPILOGUE=relu_gradient_epilogue_4,
             ROWS=16, COLS=64, num_warps=4, num_stages=2,
         )
+        del d_inception_concat, inception_concat_0_cr_relu_bits
         del d_inception_concat_0_cr_conv, d_inception_concat_1_cr_conv, d_inception_concat_2_cr_conv
         # inception3a.cnn:3 conv_grad_weight of CONV(64, 1) | CONV(96, 1) | CONV(16, 1)
         d_inception_concat_0_cr_conv_weight = (
@@ -446,11 +453,11 @@ class Inception3aFunction(torch.autograd.Function):
             )
             # inception3a.cnn:8 maxpool_gradient_add of POOL(3, S=1, P=half) - CONV(64, 1)
             d_x_7 = new((n, 28, 28, 192))
-            max_pool_gradient[(triton.cdiv(n * 784, 8), 2)](
+            max_pool_gradient[(triton.cdiv(n * 784, 32), 3)](
                 dy_ptr=d_inception_concat_3_pool, index_ptr=inception_concat_3_pool_index,
                 dx_ptr=d_x_7, rows=n * 784, aux=(d_x_6,), seed=0, EPILOGUE=add_epilogue, H=28, W=28,
                 C=192, OH=28, OW=28, KH=3, KW=3, SH=1, SW=1, PT=1, PL=1, DY_STRIDE=192,
-                DX_STRIDE=192, ROWS=8, COLS=128, num_warps=4, num_stages=2,
+                DX_STRIDE=192, ROWS=32, COLS=64, num_warps=16, num_stages=2,
             )
         return (
             None, d_x_7, d_inception_concat_0_cr_conv_weight, d_inception_concat_0_cr_conv_bias,
@@ -460,6 +467,12 @@ class Inception3aFunction(torch.autograd.Function):
             d_inception_concat_2_cr2_conv_weight, d_inception_concat_2_cr2_conv_bias,
             d_inception_concat_3_cr_conv_weight, d_inception_concat_3_cr_conv_bias,
         )
+
+
+class Inception3aOnce(Inception3aFunction):
+    """With one backward pass: what is saved goes when that has read it."""
+
+    clear_saved_tensors_on_access = True
 
 
 # ---- epilogues: what is worked out while a tile is in registers ----------------------------------
@@ -755,8 +768,10 @@ def max_pool(
     y_ptr,
     index_ptr,
     rows,
+    x_aux,
     aux,
     seed,
+    X_PROLOGUE: tl.constexpr,
     EPILOGUE: tl.constexpr,
     H: tl.constexpr,
     W: tl.constexpr,
@@ -778,15 +793,17 @@ def max_pool(
 
     x is (n, H, W, C), y and index are (n, OH, OW, C) with rows = n*OH*OW. index is the winner's
     place i*KW + j in its window: the first of equals, the last of NaNs, as in torch. It is not
-    stored when ``index_ptr`` is None. Every window must cover at least one pixel.
+    stored when ``index_ptr`` is None. Every window must cover at least one pixel. x stands for
+    X_PROLOGUE(x) if that is not None (see `convdsl.kernels.rows_product`), worked out for every
+    window that sees it, and rounded before it is compared: winners are those of a tensor in memory.
     """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
-    image = row // (OH * OW)
-    top = (row // OW % OH * SH - PT).to(tl.int32)
-    left = (row % OW * SW - PL).to(tl.int32)
-    corner = ((image * H + top) * W + left) * X_STRIDE + c
+    image = (row // (OH * OW)).to(tl.int64)
+    top = row // OW % OH * SH - PT
+    left = row % OW * SW - PL
+    x_map = x_ptr + image * (H * W * X_STRIDE) + c
     best = tl.full((ROWS, COLS), float("-inf"), tl.float32)
     # until a larger value is seen, the window's first place inside the map wins
     index = tl.maximum(-top, 0) * KW + tl.maximum(-left, 0) + tl.zeros_like(c)
@@ -795,14 +812,19 @@ def max_pool(
         i = tap // KW
         j = tap % KW
         inside = (top + i >= 0) & (top + i < H) & (left + j >= 0) & (left + j < W)
-        place = corner + (i * W + j) * X_STRIDE
-        x = tl.load(x_ptr + place, mask=mask & inside, other=float("-inf")).to(tl.float32)
+        pixel = (top + i) * W + left + j
+        x = tl.load(x_map + pixel * X_STRIDE, mask=mask & inside, other=float("-inf"))
+        x = x.to(tl.float32)
+        if X_PROLOGUE is not None:
+            at = image * (H * W * C) + pixel * C + c
+            x = X_PROLOGUE(x, at, epilogue_column(at, c, C), mask & inside, x_aux, seed)
+            x = tl.where(inside, x.to(x_ptr.dtype.element_ty).to(tl.float32), float("-inf"))
         take = (x > best) | (x != x)
         best = tl.where(take, x, best)
         index = tl.where(take, tap, index)
-    offsets = row * C + c
+    offsets = row.to(tl.int64) * C + c
     y = EPILOGUE(best, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(y_ptr + row * Y_STRIDE + c, y.to(y_ptr.dtype.element_ty), mask=mask)
+    tl.store(y_ptr + row.to(tl.int64) * Y_STRIDE + c, y.to(y_ptr.dtype.element_ty), mask=mask)
     if index_ptr is not None:
         tl.store(index_ptr + offsets, index.to(index_ptr.dtype.element_ty), mask=mask)
 
@@ -1186,15 +1208,18 @@ def max_pool_gradient(
 ):
     """dx[n,h,w,c] = EPILOGUE(sum of dy over the windows whose winner is this pixel).
 
-    dy and index are (n, OH, OW, C), dx is (n, H, W, C) with rows = n*H*W. A pixel asks only the
-    ceil(KH/SH) * ceil(KW/SW) windows that may cover it, always in the same order.
+    dy and index are (n, OH, OW, C), dx is (n, H, W, C) with rows = n*H*W, or None where EPILOGUE
+    has taken what is asked for. A pixel asks only the ceil(KH/SH) * ceil(KW/SW) windows that may
+    cover it, always in the same order.
     """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
-    image = row // (H * W)
-    h = (row // W % H).to(tl.int32) + PT
-    w = (row % W).to(tl.int32) + PL
+    image = (row // (H * W)).to(tl.int64)
+    h = row // W % H + PT
+    w = row % W + PL
+    dy_map = dy_ptr + image * (OH * OW * DY_STRIDE) + c
+    index_map = index_ptr + image * (OH * OW * C) + c
     total = tl.zeros((ROWS, COLS), tl.float32)
     for u in range((KH + SH - 1) // SH):
         for v in range((KW + SW - 1) // SW):
@@ -1203,14 +1228,16 @@ def max_pool_gradient(
             i = h - p * SH
             j = w - q * SW
             covers = (p >= 0) & (p < OH) & (i < KH) & (q >= 0) & (q < OW) & (j < KW)
-            window = (image * OH + p) * OW + q
-            winner = tl.load(index_ptr + window * C + c, mask=mask & covers, other=-1)
-            place = window * DY_STRIDE + c
-            dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
+            window = p * OW + q
+            winner = tl.load(index_map + window * C, mask=mask & covers, other=-1)
+            dy = tl.load(dy_map + window * DY_STRIDE, mask=mask & covers, other=0.0).to(tl.float32)
             total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
-    offsets = row * C + c
+    offsets = row.to(tl.int64) * C + c
     dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(dx_ptr + row * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+    if dx_ptr is not None:
+        tl.store(
+            dx_ptr + row.to(tl.int64) * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask
+        )
 
 
 # ---- what every generated network shares ---------------------------------------------------------
@@ -1549,7 +1576,11 @@ class TrainingStep:
             parameter.grad = None
         given = leaves if tree is None else torch.utils._pytree.tree_unflatten(leaves, tree)
         with torch.enable_grad():
-            loss: Tensor = self.model(*given)
+            self.model.in_step = True
+            try:
+                loss: Tensor = self.model(*given)
+            finally:
+                self.model.in_step = False
             one = self.one
             if one is None or one.dtype != loss.dtype or one.device != loss.device:
                 one = self.one = torch.ones_like(loss)
@@ -1557,7 +1588,11 @@ class TrainingStep:
         if self.clip:
             stepped = [p for group in self.optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(stepped, self.clip)
-        self.optimizer.step()
+        optimizer: Any = self.optimizer
+        if hasattr(type(optimizer), "is_bare") and optimizer.is_bare:
+            optimizer.advance()
+        else:
+            self.optimizer.step()
         for parameter in parameters:
             parameter.grad = None
         return loss.detach()
@@ -1599,7 +1634,6 @@ class TrainingStep:
         pool = next((step.graph.pool() for step in self.captured.values()), None)
         inputs = [torch.empty_like(leaf).copy_(leaf) for leaf in leaves]
         self.optimizer.refresh()  # type: ignore[attr-defined]
-        self.model.in_step = True
         try:
             # what the optimiser fills in behind the capture must outlast it: entered first
             with (
@@ -1614,8 +1648,6 @@ class TrainingStep:
                 "the training step could not be captured in a CUDA graph; a loss of the network "
                 "kept from an earlier call of it may be why: delete it, or keep loss.detach()"
             ) from error
-        finally:
-            self.model.in_step = False
         return CapturedStep(graph, inputs, loss, keeps)
 
 
@@ -1806,7 +1838,8 @@ class Network(nn.Module):
     TRAINING_ONLY: ClassVar[frozenset[str]] = frozenset()
     #: named tuple of the outputs, if there are several
     RESULT: ClassVar[Any] = None
-    #: a CUDA graph of a whole step is being captured, and `ready` comes before every replay of it
+    #: called in a training step: one backward pass follows, and `ready` comes before every replay
+    #: of the step's CUDA graph
     in_step = False
     #: for every output with a head what its labels are
     LABELS: ClassVar[dict[str, LabelSpec]] = {}
@@ -2143,7 +2176,8 @@ class Inception3a(KernelNetwork):
         with torch.cuda.device_of(x):
             weights = self.kernel_weights(p, x.dtype)
             if self.training or torch.is_grad_enabled():
-                outputs = Inception3aFunction.apply(weights, x, *p)
+                function = Inception3aOnce if self.in_step else Inception3aFunction
+                outputs = function.apply(weights, x, *p)
             else:
                 outputs = infer(weights, x, *p)
         return (outputs[0].permute(0, 3, 1, 2),)

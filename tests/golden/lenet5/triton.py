@@ -182,6 +182,7 @@ class LeNet5Function(torch.autograd.Function):
             B_DEPTH=84, B_COLUMN=1, EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=64,
             BLOCK_N=32, BLOCK_K=16, num_warps=4, num_stages=3,
         )
+        del d_fc, stack2_1_relu
         # lenet5.cnn:6 fc_grad_weight of FC(84)
         d_stack2_1_fc_weight = new((84, 120), dtype=torch.float32)
         d_stack2_1_fc_bias = new((84,), dtype=torch.float32)
@@ -199,7 +200,7 @@ class LeNet5Function(torch.autograd.Function):
             A_DEPTH=1, B_DEPTH=120, B_COLUMN=1, EPILOGUE=relu_gradient_epilogue, PRECISION="ieee",
             BLOCK_M=64, BLOCK_N=128, BLOCK_K=32, num_warps=4, num_stages=3,
         )
-        del d_stack2_1_fc
+        del d_stack2_1_fc, stack2_0_relu
         # lenet5.cnn:6 fc_grad_input of FC(120)
         d_stack2_0_fc_flatten = new((n, 400))
         matmul[(triton.cdiv(n, 64) * 7,)](
@@ -217,7 +218,7 @@ class LeNet5Function(torch.autograd.Function):
             depth=n, COLUMNS=400, A_ROW=1, A_DEPTH=120, B_DEPTH=400, B_COLUMN=1, EPILOGUE=keep,
             PRECISION="ieee", BLOCK_M=64, BLOCK_N=64, BLOCK_K=64, num_warps=4, num_stages=3,
         )
-        del d_stack2_0_fc
+        del d_stack2_0_fc, stack2_0_fc_flatten
         # lenet5.cnn:6 flatten_gradient of FC(120)
         d_stack_1_pool = new((n, 5, 5, 16))
         transpose[(n,)](
@@ -232,16 +233,16 @@ class LeNet5Function(torch.autograd.Function):
             elements=n * 400, EPILOGUE=relu_gradient_epilogue, BLOCK=1024, num_warps=4,
             num_stages=2,
         )
-        del d_stack_1_pool
+        del d_stack_1_pool, stack_1_pool
         # lenet5.cnn:5 maxpool_gradient of POOL
         d_stack_1_conv = new((n, 10, 10, 16))
-        max_pool_gradient[(triton.cdiv(n * 100, 64), 1)](
+        max_pool_gradient[(triton.cdiv(n * 100, 128), 1)](
             dy_ptr=d_stack_1_relu_pooled, index_ptr=stack_1_pool_index, dx_ptr=d_stack_1_conv,
             rows=n * 100, aux=(), seed=0, EPILOGUE=keep, H=10, W=10, C=16, OH=5, OW=5, KH=2, KW=2,
-            SH=2, SW=2, PT=0, PL=0, DY_STRIDE=16, DX_STRIDE=16, ROWS=64, COLS=16, num_warps=4,
+            SH=2, SW=2, PT=0, PL=0, DY_STRIDE=16, DX_STRIDE=16, ROWS=128, COLS=16, num_warps=8,
             num_stages=2,
         )
-        del d_stack_1_relu_pooled
+        del d_stack_1_relu_pooled, stack_1_pool_index
         # lenet5.cnn:5 conv_grad_weight of CONV(16, F=5, P=0)
         d_stack_1_conv_weight = new((16, 5, 5, 6), dtype=torch.float32).permute(0, 3, 1, 2)
         d_stack_1_conv_bias = new((16,), dtype=torch.float32)
@@ -269,16 +270,16 @@ class LeNet5Function(torch.autograd.Function):
             EPILOGUE=relu_gradient_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=16,
             num_warps=4, num_stages=3,
         )
-        del d_stack_1_conv
+        del d_stack_1_conv, stack_0_pool
         # lenet5.cnn:5 maxpool_gradient of POOL
         d_stack_0_conv = new((n, 28, 28, 6))
-        max_pool_gradient[(triton.cdiv(n * 784, 128), 1)](
+        max_pool_gradient[(triton.cdiv(n * 784, 256), 1)](
             dy_ptr=d_stack_0_relu_pooled, index_ptr=stack_0_pool_index, dx_ptr=d_stack_0_conv,
             rows=n * 784, aux=(), seed=0, EPILOGUE=keep, H=28, W=28, C=6, OH=14, OW=14, KH=2, KW=2,
-            SH=2, SW=2, PT=0, PL=0, DY_STRIDE=6, DX_STRIDE=6, ROWS=128, COLS=8, num_warps=4,
+            SH=2, SW=2, PT=0, PL=0, DY_STRIDE=6, DX_STRIDE=6, ROWS=256, COLS=8, num_warps=8,
             num_stages=2,
         )
-        del d_stack_0_relu_pooled
+        del d_stack_0_relu_pooled, stack_0_pool_index
         # lenet5.cnn:5 conv_grad_weight of CONV(6, F=5, P=0)
         d_stack_0_conv_weight = new((6, 5, 5, 1), dtype=torch.float32).permute(0, 3, 1, 2)
         d_stack_0_conv_bias = new((6,), dtype=torch.float32)
@@ -311,6 +312,12 @@ class LeNet5Function(torch.autograd.Function):
             d_stack_1_conv_bias, d_stack2_0_fc_weight, d_stack2_0_fc_bias, d_stack2_1_fc_weight,
             d_stack2_1_fc_bias, d_fc_weight, d_fc_bias,
         )
+
+
+class LeNet5Once(LeNet5Function):
+    """With one backward pass: what is saved goes when that has read it."""
+
+    clear_saved_tensors_on_access = True
 
 
 class LeNet5Loss(torch.autograd.Function):
@@ -835,15 +842,18 @@ def max_pool_gradient(
 ):
     """dx[n,h,w,c] = EPILOGUE(sum of dy over the windows whose winner is this pixel).
 
-    dy and index are (n, OH, OW, C), dx is (n, H, W, C) with rows = n*H*W. A pixel asks only the
-    ceil(KH/SH) * ceil(KW/SW) windows that may cover it, always in the same order.
+    dy and index are (n, OH, OW, C), dx is (n, H, W, C) with rows = n*H*W, or None where EPILOGUE
+    has taken what is asked for. A pixel asks only the ceil(KH/SH) * ceil(KW/SW) windows that may
+    cover it, always in the same order.
     """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
-    image = row // (H * W)
-    h = (row // W % H).to(tl.int32) + PT
-    w = (row % W).to(tl.int32) + PL
+    image = (row // (H * W)).to(tl.int64)
+    h = row // W % H + PT
+    w = row % W + PL
+    dy_map = dy_ptr + image * (OH * OW * DY_STRIDE) + c
+    index_map = index_ptr + image * (OH * OW * C) + c
     total = tl.zeros((ROWS, COLS), tl.float32)
     for u in range((KH + SH - 1) // SH):
         for v in range((KW + SW - 1) // SW):
@@ -852,14 +862,16 @@ def max_pool_gradient(
             i = h - p * SH
             j = w - q * SW
             covers = (p >= 0) & (p < OH) & (i < KH) & (q >= 0) & (q < OW) & (j < KW)
-            window = (image * OH + p) * OW + q
-            winner = tl.load(index_ptr + window * C + c, mask=mask & covers, other=-1)
-            place = window * DY_STRIDE + c
-            dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
+            window = p * OW + q
+            winner = tl.load(index_map + window * C, mask=mask & covers, other=-1)
+            dy = tl.load(dy_map + window * DY_STRIDE, mask=mask & covers, other=0.0).to(tl.float32)
             total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
-    offsets = row * C + c
+    offsets = row.to(tl.int64) * C + c
     dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(dx_ptr + row * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+    if dx_ptr is not None:
+        tl.store(
+            dx_ptr + row.to(tl.int64) * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask
+        )
 
 
 @triton.jit
@@ -1586,12 +1598,14 @@ def max_pool_gradient_at(
     """`max_pool_gradient`, as the program at this place of its grid."""
     place_0 = tl.full((), place_0, tl.int32)
     place_1 = tl.full((), place_1, tl.int32)
-    row = place_0.to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = place_0 * ROWS + tl.arange(0, ROWS)[:, None]
     c = place_1 * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
-    image = row // (H * W)
-    h = (row // W % H).to(tl.int32) + PT
-    w = (row % W).to(tl.int32) + PL
+    image = (row // (H * W)).to(tl.int64)
+    h = row // W % H + PT
+    w = row % W + PL
+    dy_map = dy_ptr + image * (OH * OW * DY_STRIDE) + c
+    index_map = index_ptr + image * (OH * OW * C) + c
     total = tl.zeros((ROWS, COLS), tl.float32)
     for u in range((KH + SH - 1) // SH):
         for v in range((KW + SW - 1) // SW):
@@ -1600,14 +1614,16 @@ def max_pool_gradient_at(
             i = h - p * SH
             j = w - q * SW
             covers = (p >= 0) & (p < OH) & (i < KH) & (q >= 0) & (q < OW) & (j < KW)
-            window = (image * OH + p) * OW + q
-            winner = tl.load(index_ptr + window * C + c, mask=mask & covers, other=-1)
-            place = window * DY_STRIDE + c
-            dy = tl.load(dy_ptr + place, mask=mask & covers, other=0.0).to(tl.float32)
+            window = p * OW + q
+            winner = tl.load(index_map + window * C, mask=mask & covers, other=-1)
+            dy = tl.load(dy_map + window * DY_STRIDE, mask=mask & covers, other=0.0).to(tl.float32)
             total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
-    offsets = row * C + c
+    offsets = row.to(tl.int64) * C + c
     dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
-    tl.store(dx_ptr + row * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+    if dx_ptr is not None:
+        tl.store(
+            dx_ptr + row.to(tl.int64) * DX_STRIDE + c, dx.to(dx_ptr.dtype.element_ty), mask=mask
+        )
 
 
 @triton.jit
@@ -2002,13 +2018,13 @@ def samples_pass(
         )
     tl.debug_barrier()
     # lenet5.cnn:5 maxpool_gradient of POOL
-    for tile in range(tl.cdiv(n * 100, 64)):
+    for tile in range(tl.cdiv(n * 100, 128)):
         max_pool_gradient_at(
             tile, 0, dy_ptr=kept_ptr + (total * 3264 + first * 400),
             index_ptr=kept_int8_ptr + (total * 1184 + first * 400),
             dx_ptr=kept_ptr + (total * 3664 + first * 1600), rows=n * 100, aux=(), seed=0,
             EPILOGUE=keep, H=10, W=10, C=16, OH=5, OW=5, KH=2, KW=2, SH=2, SW=2, PT=0, PL=0,
-            DY_STRIDE=16, DX_STRIDE=16, ROWS=64, COLS=16,
+            DY_STRIDE=16, DX_STRIDE=16, ROWS=128, COLS=16,
         )
     tl.debug_barrier()
     # lenet5.cnn:5 conv_grad_input_relu_gradient of CONV(16, F=5, P=0) - RELU
@@ -2023,12 +2039,12 @@ def samples_pass(
         )
     tl.debug_barrier()
     # lenet5.cnn:5 maxpool_gradient of POOL
-    for tile in range(tl.cdiv(n * 784, 128)):
+    for tile in range(tl.cdiv(n * 784, 256)):
         max_pool_gradient_at(
             tile, 0, dy_ptr=kept_ptr + (total * 5264 + first * 1176),
             index_ptr=kept_int8_ptr + first * 1176, dx_ptr=kept_ptr + (total * 6448 + first * 4704),
             rows=n * 784, aux=(), seed=0, EPILOGUE=keep, H=28, W=28, C=6, OH=14, OW=14, KH=2, KW=2,
-            SH=2, SW=2, PT=0, PL=0, DY_STRIDE=6, DX_STRIDE=6, ROWS=128, COLS=8,
+            SH=2, SW=2, PT=0, PL=0, DY_STRIDE=6, DX_STRIDE=6, ROWS=256, COLS=8,
         )
 
 
@@ -2496,7 +2512,11 @@ class TrainingStep:
             parameter.grad = None
         given = leaves if tree is None else torch.utils._pytree.tree_unflatten(leaves, tree)
         with torch.enable_grad():
-            loss: Tensor = self.model(*given)
+            self.model.in_step = True
+            try:
+                loss: Tensor = self.model(*given)
+            finally:
+                self.model.in_step = False
             one = self.one
             if one is None or one.dtype != loss.dtype or one.device != loss.device:
                 one = self.one = torch.ones_like(loss)
@@ -2504,7 +2524,11 @@ class TrainingStep:
         if self.clip:
             stepped = [p for group in self.optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(stepped, self.clip)
-        self.optimizer.step()
+        optimizer: Any = self.optimizer
+        if hasattr(type(optimizer), "is_bare") and optimizer.is_bare:
+            optimizer.advance()
+        else:
+            self.optimizer.step()
         for parameter in parameters:
             parameter.grad = None
         return loss.detach()
@@ -2546,7 +2570,6 @@ class TrainingStep:
         pool = next((step.graph.pool() for step in self.captured.values()), None)
         inputs = [torch.empty_like(leaf).copy_(leaf) for leaf in leaves]
         self.optimizer.refresh()  # type: ignore[attr-defined]
-        self.model.in_step = True
         try:
             # what the optimiser fills in behind the capture must outlast it: entered first
             with (
@@ -2561,8 +2584,6 @@ class TrainingStep:
                 "the training step could not be captured in a CUDA graph; a loss of the network "
                 "kept from an earlier call of it may be why: delete it, or keep loss.detach()"
             ) from error
-        finally:
-            self.model.in_step = False
         return CapturedStep(graph, inputs, loss, keeps)
 
 
@@ -2753,7 +2774,8 @@ class Network(nn.Module):
     TRAINING_ONLY: ClassVar[frozenset[str]] = frozenset()
     #: named tuple of the outputs, if there are several
     RESULT: ClassVar[Any] = None
-    #: a CUDA graph of a whole step is being captured, and `ready` comes before every replay of it
+    #: called in a training step: one backward pass follows, and `ready` comes before every replay
+    #: of the step's CUDA graph
     in_step = False
     #: for every output with a head what its labels are
     LABELS: ClassVar[dict[str, LabelSpec]] = {}
@@ -3080,7 +3102,8 @@ class LeNet5(KernelNetwork):
         with torch.cuda.device_of(x):
             weights = self.kernel_weights(p, x.dtype)
             if self.training or torch.is_grad_enabled():
-                outputs = LeNet5Function.apply(weights, x, *p)
+                function = LeNet5Once if self.in_step else LeNet5Function
+                outputs = function.apply(weights, x, *p)
             else:
                 outputs = infer(weights, x, *p)
         return (outputs[0],)
