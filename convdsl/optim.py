@@ -112,7 +112,7 @@ class _Fused(torch.optim.Optimizer):
 
     @property
     def is_bare(self) -> bool:
-        """Whether `advance` is all of ``step``: there is no hook, no scheduler and no subclass."""
+        """Whether `advance` is all of ``step``: nobody has put anything around it."""
         around = getattr(type(self).step, "__wrapped__", None) is not _Fused.step
         mine = self._optimizer_step_pre_hooks, self._optimizer_step_post_hooks
         everywhere = (TORCHS.get(f"_global_optimizer_{when}_hooks", True) for when in WHEN)
@@ -120,7 +120,9 @@ class _Fused(torch.optim.Optimizer):
 
     @torch.no_grad()
     def advance(self) -> None:
-        """The step itself, without what torch puts around it, long for few weights."""
+        """The step itself. What torch puts around it, a record for profilers, takes as long as few
+        weights do.
+        """
         on_cuda = any(p.is_cuda for group in self.param_groups for p in group["params"])
         capturing = on_cuda and torch.cuda.is_current_stream_capturing()
         if not capturing:

@@ -1,4 +1,4 @@
-"""Watches Triton's interpreter: the bytes that every launch loads and stores.
+"""Watches Triton's interpreter: the bytes that every launch loads and stores, and where.
 
 An element counts once for each launch that loads it, and once for each that stores it, whatever
 the number of programs that do; masked ones do not count. Needs TRITON_INTERPRET=1.
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from triton.runtime import interpreter
 
 Addresses = dict[int, list[np.ndarray[Any, Any]]]  # by the size of the elements
@@ -68,3 +70,42 @@ def watched() -> Iterator[list[Touched]]:
         patch.setattr(builder, "create_masked_store", masked_store)
         patch.setattr(executor, "__call__", called)
         yield seen
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Raises IndexError where a launch of the block loads or stores outside of its tensors."""
+    builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
+    run = executor.__call__
+    inside: list[tuple[int, int]] = []
+    name = ""
+
+    def called(self: Any, *arguments: Any, **named: Any) -> Any:
+        nonlocal name
+        name = self.fn.__name__
+        leaves = tree_leaves((arguments, named))
+        storages = [leaf.untyped_storage() for leaf in leaves if isinstance(leaf, Tensor)]
+        inside[:] = [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in storages]
+        return run(self, *arguments, **named)
+
+    def check(pointers: Any, mask: Any) -> None:
+        taken = np.broadcast_to(mask.data, pointers.data.shape).astype(bool)
+        places = pointers.data[taken]
+        known = np.zeros(places.shape, bool)
+        for start, end in inside:
+            known |= (places >= start) & (places < end)
+        if not known.all():
+            raise IndexError(f"{name} is outside of its tensors, {(~known).sum()} times")
+
+    def of(function: Any, place: int) -> Any:
+        def checked(self: Any, pointers: Any, *others: Any, **named: Any) -> Any:
+            check(pointers, others[place])
+            return function(self, pointers, *others, **named)
+
+        return checked
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder, "create_masked_load", of(builder.create_masked_load, 0))
+        patch.setattr(builder, "create_masked_store", of(builder.create_masked_store, 1))
+        patch.setattr(executor, "__call__", called)
+        yield

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import convdsl
 from convdsl.compiler import compile_text
 from convdsl.ir.graph import Graph, Node, Value
 from convdsl.ir.group import Group
@@ -280,3 +281,18 @@ def test_pool_first_leaves_activations_that_others_read_too() -> None:
     x = only(Relu(), only.inputs[0])
     shown = only.graph(x, only(MaxPool(), x))
     assert pool_first(shown) == shown
+
+
+def test_a_map_that_a_pooling_crops_is_stored_whole_for_others() -> None:
+    """At inference, where the winners' places are not stored."""
+    net = convdsl.compile_text(
+        "input 5@9x8 net N = CONV(8) as a - POOL as b - CONV(8)"
+        "\noutput side = @a - POOL(3, S=2, P=1)"
+    )
+    torch.manual_seed(0)
+    ours, theirs = (net.module(device="cpu", target=t).eval() for t in ("triton", "torch"))
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 5, 9, 8)
+    with torch.no_grad():
+        for one, other in zip(ours(x), theirs(x), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

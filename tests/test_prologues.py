@@ -100,6 +100,8 @@ def test_what_vanishes_into_prologues() -> None:
         ("input 3@7x9 net A = ELU - POOL", 1),
         ("input 6@11 net A = SWISH - POOL(3, S=2, round=ceil)", 1),
         ("input 6@7x9 net A = SWISH - POOL(3, S=1, P=half)", 0),
+        # a product that is pooled in its kernel
+        ("input 8@5x6 net A = SWISH - CONV(8, 1) - POOL", 0),
         # one tensor for four readers; the skip's ADD must have it in memory
         ("input 8@4x4 net A = SWISH as t - CONCAT{ CONV(8, 1) | CONV(3, 1) }", 4),
         ("input 8@4x4 net A = SWISH as t - ADD{ CONV(8, 1) | @t }", 0),

@@ -71,6 +71,11 @@ PROGRAMS = {
         3,
         2,
     ),
+    "channels pooled behind": (
+        "input 8@9x8\nnet = CONV(8) - BN - MAXOUT(2) - CONV(6) - BN - CHPOOL(3)",
+        2,
+        0,
+    ),
     "a sequence": (
         "input 3@40\nnet = CONV1D(4) - BN - RELU - CONV1D(6, S=2) - BN",
         2,

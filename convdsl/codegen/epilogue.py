@@ -53,7 +53,7 @@ def epilogue(group: Group, places: Places) -> Epilogue | None:
         band = group.band
         assert band is not None
         # rounded as what the kernel reads, where it stores nothing
-        body.enter(result, group.anchor.inputs[0] if group.keeps_result else result, band)
+        body.enter(result, group.anchor.inputs[0] if group.drops_result else result, band)
         for node in group.reductions:
             body.reduce(node, band)
     body.text.line(f"return {name}")

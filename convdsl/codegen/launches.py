@@ -219,7 +219,7 @@ class FunctionBody:
         if not schedule.launches:  # others have made all of it
             return
         self.out.comment(comment)
-        if not group.keeps_result:
+        if not group.drops_result:
             self.needed.add(group.result)  # a kernel stores its own result, read or not
         in_place = updated(node)
         self.names.update({new: self.names[old] for new, old in in_place.items()})

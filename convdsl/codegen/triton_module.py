@@ -187,10 +187,14 @@ def _backward(
     gradients = dict(graph.gradients)
     orders = orders_of_gradients(graph)
     body = FunctionBody(out, kernels, names, needed, orders, graph.places)
+    sliced: set[Value] = set()
     for value in dict.fromkeys(v for node in graph.backward for v in node.inputs):
         tensor = graph.places.root(value)
         if tensor != value and tensor in saved:
             body.slice(value, tensor, graph.places.start(value))
+            sliced.add(tensor)
+    if unread := sliced.difference(v for node in graph.backward for v in node.inputs):
+        out.delete(sorted(names[v] for v in unread))
     made = {v for node in graph.backward for v in node.outputs}
     always = graph.toward_parameters
     taken = {id(node) for node in always}
@@ -260,7 +264,7 @@ def _module(graph: Graph, weights: list[Parameter], out: Writer) -> None:
                     if _is_random(graph):
                         out.line(f"seed = new_seed({first}, self.training)")
                     mode = ["int(self.training)" if k == "training" else k for k in _mode(graph)]
-                    out.line(f"function = {name}Once if self.in_step else {name}Function")
+                    out.line(f"function = {name}Once if self.once else {name}Function")
                     out.call("outputs = function.apply(", [*mode, *operands])
                     kept = [i for i, o in enumerate(graph.outputs) if not o.training_only]
                     if len(kept) < len(graph.outputs):

@@ -77,7 +77,7 @@ class Group(Op):
         return self.nodes[-1].output
 
     @property
-    def keeps_result(self) -> bool:
+    def drops_result(self) -> bool:
         """Nobody reads the result: the epilogue's reductions are all the kernel stores."""
         return self.result not in self.stored
 
@@ -112,7 +112,7 @@ class Group(Op):
     @property
     def tiles_fill_bytes(self) -> bool:
         """Every tile begins at a whole eight of channels, which a byte of bits is of."""
-        return self._of_anchor().launches[-1].group % 8 == 0
+        return all(launch.group % 8 == 0 for launch in self._of_anchor().launches)
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         return tuple(value.type for value in self.outputs)

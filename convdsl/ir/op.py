@@ -103,10 +103,10 @@ class ParameterSpec:
 class Op(ABC):
     """What a node does. Immutable; ops with equal attributes are equal."""
 
-    #: the last launch has an EPILOGUE hole, so pointwise nodes may be fused behind it
+    #: the last launch but for sums has an EPILOGUE hole: pointwise nodes may be fused behind it
     has_epilogue: ClassVar[bool] = False
     #: that kernel need not store its result, where reductions in its epilogue are all that reads it
-    may_keep_result: ClassVar[bool] = False
+    may_drop_result: ClassVar[bool] = False
     #: the kernel can also max-pool its tile (see `pool_window`)
     can_pool: ClassVar[bool] = False
     #: torch's backward pass does not read the output, a fresh tensor: it may be overwritten

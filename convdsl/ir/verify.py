@@ -74,6 +74,6 @@ def _verify_group(node: Node, group: Group) -> None:
             raise GraphError(f"group {group.title} does not list its operands {missing}")
         inner.update(member.outputs)
     if node.outputs != group.outputs or (
-        group.keeps_result and not (group.anchor.op.may_keep_result and group.reductions)
+        group.drops_result and not (group.anchor.op.may_drop_result and group.reductions)
     ):
         raise GraphError(f"group {group.title} does not store its result")

@@ -3,7 +3,8 @@
 A program works on ROWS pixels of what it stores and COLS channels of each. Windows are KH x KW at
 stride SH x SW; PT and PL are the padding above and to the left. The padding below and to the
 right only shows in OH and OW, except where a mean counts it (PB, PR). Pixels of a tensor are C
-elements apart, or what its STRIDE says. ``rows`` and a map's elements are below 2**31.
+elements apart, or what its STRIDE says. A map's elements are below 2**31, and so are rows of more
+than one channel: of one there may be more, where it stands for channels that are pooled over.
 """
 
 import triton
@@ -51,12 +52,13 @@ def max_pool(
     X_PROLOGUE(x) if that is not None (see `convdsl.kernels.rows_product`), worked out for every
     window that sees it, and rounded before it is compared: winners are those of a tensor in memory.
     """
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    program = tl.program_id(0).to(tl.int64) if C == 1 else tl.program_id(0)
+    row = program * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
     image = (row // (OH * OW)).to(tl.int64)
-    top = row // OW % OH * SH - PT
-    left = row % OW * SW - PL
+    top = (row // OW % OH * SH - PT).to(tl.int32)
+    left = (row % OW * SW - PL).to(tl.int32)
     x_map = x_ptr + image * (H * W * X_STRIDE) + c
     best = tl.full((ROWS, COLS), float("-inf"), tl.float32)
     # until a larger value is seen, the window's first place inside the map wins
@@ -114,12 +116,13 @@ def max_pool_gradient(
     has taken what is asked for. A pixel asks only the ceil(KH/SH) * ceil(KW/SW) windows that may
     cover it, always in the same order.
     """
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    program = tl.program_id(0).to(tl.int64) if C == 1 else tl.program_id(0)
+    row = program * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
     image = (row // (H * W)).to(tl.int64)
-    h = row // W % H + PT
-    w = row % W + PL
+    h = (row // W % H).to(tl.int32) + PT
+    w = (row % W).to(tl.int32) + PL
     dy_map = dy_ptr + image * (OH * OW * DY_STRIDE) + c
     index_map = index_ptr + image * (OH * OW * C) + c
     total = tl.zeros((ROWS, COLS), tl.float32)
@@ -213,12 +216,13 @@ def sum_pool(
     x is (n, H, W, C), y is (n, OH, OW, C) with rows = n*OH*OW, w is (KH, KW) or None for ones; the
     divisor is `window_divisor`. With NORM squares are summed and the root is taken.
     """
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    program = tl.program_id(0).to(tl.int64) if C == 1 else tl.program_id(0)
+    row = program * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
     image = (row // (OH * OW)).to(tl.int64)
-    top = row // OW % OH * SH - PT
-    left = row % OW * SW - PL
+    top = (row // OW % OH * SH - PT).to(tl.int32)
+    left = (row % OW * SW - PL).to(tl.int32)
     x_map = x_ptr + image * (H * W * X_STRIDE) + c
     total = tl.zeros((ROWS, COLS), tl.float32)
     for tap in range(KH * KW):
@@ -276,12 +280,13 @@ def sum_pool_gradient(
     window. With x and y, the gradient of the norm: x * (sum of dy / y / divisor), where a window
     with y = 0 gives nothing.
     """
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    program = tl.program_id(0).to(tl.int64) if C == 1 else tl.program_id(0)
+    row = program * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
     image = (row // (H * W)).to(tl.int64)
-    h = row // W % H + PT
-    w = row % W + PL
+    h = (row // W % H).to(tl.int32) + PT
+    w = (row % W).to(tl.int32) + PL
     dy_map = dy_ptr + image * (OH * OW * DY_STRIDE) + c
     total = tl.zeros((ROWS, COLS), tl.float32)
     for u in range((KH + SH - 1) // SH):

@@ -73,7 +73,7 @@ MODULE_ATTRIBUTES = frozenset(
     children compile compute_dtype constrain cpu cuda double dtype dump_patches eval
     every_parameter extra_repr float forward get_buffer get_extra_state get_parameter
     get_submodule half in_step ipu kernel_weights layout load_state_dict loss_at_once losses
-    memory_format modules mtia named_buffers named_children named_modules named_parameters
+    memory_format modules mtia named_buffers named_children named_modules named_parameters once
     outputs parameters penalty predict predictions ready register_backward_hook register_buffer
     register_forward_hook register_forward_pre_hook register_full_backward_hook
     register_full_backward_pre_hook register_load_state_dict_post_hook

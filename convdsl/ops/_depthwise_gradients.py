@@ -106,7 +106,7 @@ class DepthwiseGradWeight(ConvGradWeight):
         block = min(power_of_two(sums), MOST_TAPS)
         rows = SUMS // (columns * block)
         tiles = -(-sums // block) * -(-filters // columns)
-        split = self._splits(tiles)
+        split = stretches(tiles, self.geometry.pixels)
         partial = Value(
             f"{dw.name}_partial", TensorType((split, filters * sums), DType.FLOAT32, False)
         )
@@ -138,11 +138,8 @@ class DepthwiseGradWeight(ConvGradWeight):
     def prologue_places(self, *inputs: TensorType) -> tuple[int, ...]:
         return (0,)
 
-    def _splits(self, tiles: int) -> int:
-        return splits(tiles, self.geometry.pixels)
 
-
-def splits(tiles: int, pixels: int) -> int:
+def stretches(tiles: int, pixels: int) -> int:
     """Stretches to cut the pixels into: a power of two, so that they are added as one tree."""
     shortest = TYPICAL_BATCH * pixels // SHORTEST_SPLIT
     return power_of_two(min(MOST_SPLITS, max(1, shortest), -(-PROGRAMS // tiles)))
@@ -178,7 +175,7 @@ class DepthwiseGradients(Op):
         of, channels = self.geometry.x, self.geometry.x.channels
         rows, columns = tile(channels, BLOCK_AT_ONCE, CHANNELS_AT_ONCE)
         tiles = -(-channels // columns)
-        split = splits(tiles, of.pixels)
+        split = stretches(tiles, of.pixels)
         kind = TensorType((split, channels * self.geometry.taps), DType.FLOAT32, batched=False)
         partial = Value(f"{dw.name}_partial", kind)
         constants = _constants(self.geometry)

@@ -98,7 +98,7 @@ class PointwiseGradient(Op):
 
     of: Pointwise
     has_epilogue = True
-    may_keep_result = True
+    may_drop_result = True
 
     @property
     def title(self) -> str:
@@ -142,7 +142,7 @@ class Recomputed(Op):
     of: PointwiseGradient
     by: tuple[Op, ...]
     has_epilogue = True
-    may_keep_result = True
+    may_drop_result = True
 
     @property
     def title(self) -> str:

@@ -189,10 +189,9 @@ def pooling_launch(
     if large.channels <= 4:
         # each number is an instruction of its own; more of them spill registers on sm_90
         elements = min(elements, 512)
-    # reductions begin in a gradient's epilogue, where its blocks are high enough
-    rows, columns = (
-        tile(large.channels, 2 * elements, 64) if gradient else tile(large.channels, elements)
-    )
+    # reductions may begin in a gradient's epilogue, whose blocks are high enough
+    shape = (2 * elements, 64) if gradient else (elements,)
+    rows, columns = tile(large.channels, *shape)
     count = f"n * {stored.pixels}"
     ends = ("dy", "dx") if gradient else ("x", "y")
     strides = {
@@ -224,8 +223,10 @@ def pooling_launch(
     for name in ("dy_ptr", "index_ptr", "y_ptr") if gradient else ("x_ptr",):
         if isinstance(value := tensors.get(name), Value):
             touched |= partly(value, places * large.channels)
-    is_band = gradient and rows >= SHORTEST_BAND
-    band = Band(rows, "tl.program_id(0)", stored.pixels) if is_band else None
+    dx, band = tensors.get("dx_ptr"), None
+    # channels that are pooled over are an axis of a map of one
+    if isinstance(dx, Value) and dx.type.channels == large.channels and rows >= SHORTEST_BAND:
+        band = Band(rows, "tl.program_id(0)", stored.pixels)
     # what ptxas spills decides: the windows that see a pixel are gone through side by side
     windows = prod(-(-k // s) for k, s in zip(window.kernel, window.stride, strict=True))
     warps = (16 if windows > 4 else 8) if gradient else 4

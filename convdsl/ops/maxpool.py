@@ -108,7 +108,7 @@ class MaxPoolGradient(MapGradient):
     """dx from (dy, index): every pixel gets dy of the windows it won."""
 
     of: MaxPool
-    may_keep_result = True
+    may_drop_result = True
 
     def reference(self, *operands: str) -> tuple[str, ...]:
         x, small = as_map(self.x), as_map(self.of.shape(self.x))

@@ -172,7 +172,7 @@ def _can_pool(
         return False
     sizes = chain[-1].output.type.spatial
     crops = any(size % extent for size, extent in zip(sizes, window, strict=True))
-    return not crops or len(_group([*chain, pool], users, results).outputs) <= len(pool.outputs)
+    return not crops or set(_group([*chain, pool], users, results).outputs) <= set(pool.outputs)
 
 
 def _tiles(chain: list[Node]) -> list[Value]:
@@ -190,12 +190,12 @@ def _group(
     reductions: Sequence[Node] = (),
 ) -> Node:
     inner = {id(node) for node in (*chain, *bits, *reductions)}
-    keeps = chain[0].op.may_keep_result and bool(reductions)
+    drops = chain[0].op.may_drop_result and bool(reductions)
     stored = tuple(
         value
         for node in chain
         for value in node.outputs
-        if (value == chain[-1].output and not keeps)
+        if (value == chain[-1].output and not drops)
         or value in results
         or any(id(user) not in inner for user in users.get(value, []))
     )

@@ -1,10 +1,11 @@
-"""conv(f(x)) => conv with f as its prologue, for 1x1 convolutions and their gradients.
+"""conv(f(x)) => conv with f as its prologue, for kernels that can work out what they load.
 
 A pointwise kernel whose result is read only by kernels that can work it out as they load it
-vanishes: batch normalisation and its activation before a 1x1 convolution, and the gradient of a
-batch normalisation behind one. It is worked out once for every reader, so that pays where this
-moves less through memory: of T full tensors read, T + 1 + R passes become R * T for R readers. What
-a device was seen to do faster by a kernel of its own stays one (`ir.choices.Choices.apart`).
+vanishes: batch normalisation and its activation before a 1x1 or depthwise convolution or a max
+pooling, and the gradient of a batch normalisation behind a 1x1 convolution. It is worked out once
+for every reader, so that pays where this moves less through memory: of T full tensors read,
+T + 1 + R passes become R * T for R readers. What a device was seen to do faster by a kernel of its
+own stays one (`ir.choices.Choices.apart`).
 
 Assumes groups (`fuse_epilogues`). Groups only: text is code generation's work.
 """
@@ -67,6 +68,8 @@ def _takes(node: Node, value: Value) -> bool:
     """The node reads ``value`` once, by a kernel that can work it out."""
     group = group_of(node)
     anchor = group.anchor
+    if group.pool is not None:
+        return False  # products of rows do not pool
     reads = [v for member in group.members for v in member.operands]
     places = anchor.op.prologue_places(*(v.type for v in anchor.inputs))
     return reads.count(value) == 1 and value in [anchor.inputs[i] for i in places]

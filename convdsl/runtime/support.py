@@ -104,9 +104,10 @@ class Network(nn.Module):
     TRAINING_ONLY: ClassVar[frozenset[str]] = frozenset()
     #: named tuple of the outputs, if there are several
     RESULT: ClassVar[Any] = None
-    #: called in a training step: one backward pass follows, and `ready` comes before every replay
-    #: of the step's CUDA graph
+    #: a CUDA graph of a whole step is being captured, and `ready` comes before every replay of it
     in_step = False
+    #: one backward pass follows, and no other
+    once = False
     #: for every output with a head what its labels are
     LABELS: ClassVar[dict[str, LabelSpec]] = {}
 

@@ -89,11 +89,11 @@ class TrainingStep:
             parameter.grad = None
         given = leaves if tree is None else torch.utils._pytree.tree_unflatten(leaves, tree)
         with torch.enable_grad():
-            self.model.in_step = True
+            self.model.once = True
             try:
                 loss: Tensor = self.model(*given)
             finally:
-                self.model.in_step = False
+                self.model.once = False
             one = self.one
             if one is None or one.dtype != loss.dtype or one.device != loss.device:
                 one = self.one = torch.ones_like(loss)
@@ -147,6 +147,7 @@ class TrainingStep:
         pool = next((step.graph.pool() for step in self.captured.values()), None)
         inputs = [torch.empty_like(leaf).copy_(leaf) for leaf in leaves]
         self.optimizer.refresh()  # type: ignore[attr-defined]
+        self.model.in_step = True
         try:
             # what the optimiser fills in behind the capture must outlast it: entered first
             with (
@@ -161,6 +162,8 @@ class TrainingStep:
                 "the training step could not be captured in a CUDA graph; a loss of the network "
                 "kept from an earlier call of it may be why: delete it, or keep loss.detach()"
             ) from error
+        finally:
+            self.model.in_step = False
         return CapturedStep(graph, inputs, loss, keeps)
 
 

@@ -264,6 +264,7 @@ class Inception3aFunction(torch.autograd.Function):
         inception_concat_1_cr_relu = inception_concat_0_cr_relu_siblings[..., 64:160]
         inception_concat_1_cr_relu_bits = inception_concat_0_cr_relu_bits_siblings[..., 8:20]
         inception_concat_0_cr_relu_bits = inception_concat_0_cr_relu_bits_siblings[..., 0:8]
+        del inception_concat_0_cr_relu_bits_siblings, inception_concat_0_cr_relu_siblings
         # inception3a.cnn:4 slice_relu_gradient of CONCAT - RELU
         d_inception_concat_3_cr_conv = new((n, 28, 28, 32))
         copy_slice[(triton.cdiv(n * 784, 32), 1)](
@@ -797,12 +798,13 @@ def max_pool(
     X_PROLOGUE(x) if that is not None (see `convdsl.kernels.rows_product`), worked out for every
     window that sees it, and rounded before it is compared: winners are those of a tensor in memory.
     """
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    program = tl.program_id(0).to(tl.int64) if C == 1 else tl.program_id(0)
+    row = program * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
     image = (row // (OH * OW)).to(tl.int64)
-    top = row // OW % OH * SH - PT
-    left = row % OW * SW - PL
+    top = (row // OW % OH * SH - PT).to(tl.int32)
+    left = (row % OW * SW - PL).to(tl.int32)
     x_map = x_ptr + image * (H * W * X_STRIDE) + c
     best = tl.full((ROWS, COLS), float("-inf"), tl.float32)
     # until a larger value is seen, the window's first place inside the map wins
@@ -1212,12 +1214,13 @@ def max_pool_gradient(
     has taken what is asked for. A pixel asks only the ceil(KH/SH) * ceil(KW/SW) windows that may
     cover it, always in the same order.
     """
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    program = tl.program_id(0).to(tl.int64) if C == 1 else tl.program_id(0)
+    row = program * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
     image = (row // (H * W)).to(tl.int64)
-    h = row // W % H + PT
-    w = row % W + PL
+    h = (row // W % H).to(tl.int32) + PT
+    w = (row % W).to(tl.int32) + PL
     dy_map = dy_ptr + image * (OH * OW * DY_STRIDE) + c
     index_map = index_ptr + image * (OH * OW * C) + c
     total = tl.zeros((ROWS, COLS), tl.float32)
@@ -1576,11 +1579,11 @@ class TrainingStep:
             parameter.grad = None
         given = leaves if tree is None else torch.utils._pytree.tree_unflatten(leaves, tree)
         with torch.enable_grad():
-            self.model.in_step = True
+            self.model.once = True
             try:
                 loss: Tensor = self.model(*given)
             finally:
-                self.model.in_step = False
+                self.model.once = False
             one = self.one
             if one is None or one.dtype != loss.dtype or one.device != loss.device:
                 one = self.one = torch.ones_like(loss)
@@ -1634,6 +1637,7 @@ class TrainingStep:
         pool = next((step.graph.pool() for step in self.captured.values()), None)
         inputs = [torch.empty_like(leaf).copy_(leaf) for leaf in leaves]
         self.optimizer.refresh()  # type: ignore[attr-defined]
+        self.model.in_step = True
         try:
             # what the optimiser fills in behind the capture must outlast it: entered first
             with (
@@ -1648,6 +1652,8 @@ class TrainingStep:
                 "the training step could not be captured in a CUDA graph; a loss of the network "
                 "kept from an earlier call of it may be why: delete it, or keep loss.detach()"
             ) from error
+        finally:
+            self.model.in_step = False
         return CapturedStep(graph, inputs, loss, keeps)
 
 
@@ -1838,9 +1844,10 @@ class Network(nn.Module):
     TRAINING_ONLY: ClassVar[frozenset[str]] = frozenset()
     #: named tuple of the outputs, if there are several
     RESULT: ClassVar[Any] = None
-    #: called in a training step: one backward pass follows, and `ready` comes before every replay
-    #: of the step's CUDA graph
+    #: a CUDA graph of a whole step is being captured, and `ready` comes before every replay of it
     in_step = False
+    #: one backward pass follows, and no other
+    once = False
     #: for every output with a head what its labels are
     LABELS: ClassVar[dict[str, LabelSpec]] = {}
 
@@ -2176,7 +2183,7 @@ class Inception3a(KernelNetwork):
         with torch.cuda.device_of(x):
             weights = self.kernel_weights(p, x.dtype)
             if self.training or torch.is_grad_enabled():
-                function = Inception3aOnce if self.in_step else Inception3aFunction
+                function = Inception3aOnce if self.once else Inception3aFunction
                 outputs = function.apply(weights, x, *p)
             else:
                 outputs = infer(weights, x, *p)

@@ -101,11 +101,11 @@ class TrainingStep:
             parameter.grad = None
         given = leaves if tree is None else torch.utils._pytree.tree_unflatten(leaves, tree)
         with torch.enable_grad():
-            self.model.in_step = True
+            self.model.once = True
             try:
                 loss: Tensor = self.model(*given)
             finally:
-                self.model.in_step = False
+                self.model.once = False
             one = self.one
             if one is None or one.dtype != loss.dtype or one.device != loss.device:
                 one = self.one = torch.ones_like(loss)
@@ -159,6 +159,7 @@ class TrainingStep:
         pool = next((step.graph.pool() for step in self.captured.values()), None)
         inputs = [torch.empty_like(leaf).copy_(leaf) for leaf in leaves]
         self.optimizer.refresh()  # type: ignore[attr-defined]
+        self.model.in_step = True
         try:
             # what the optimiser fills in behind the capture must outlast it: entered first
             with (
@@ -173,6 +174,8 @@ class TrainingStep:
                 "the training step could not be captured in a CUDA graph; a loss of the network "
                 "kept from an earlier call of it may be why: delete it, or keep loss.detach()"
             ) from error
+        finally:
+            self.model.in_step = False
         return CapturedStep(graph, inputs, loss, keeps)
 
 
@@ -363,9 +366,10 @@ class Network(nn.Module):
     TRAINING_ONLY: ClassVar[frozenset[str]] = frozenset()
     #: named tuple of the outputs, if there are several
     RESULT: ClassVar[Any] = None
-    #: called in a training step: one backward pass follows, and `ready` comes before every replay
-    #: of the step's CUDA graph
+    #: a CUDA graph of a whole step is being captured, and `ready` comes before every replay of it
     in_step = False
+    #: one backward pass follows, and no other
+    once = False
     #: for every output with a head what its labels are
     LABELS: ClassVar[dict[str, LabelSpec]] = {}
 

@@ -846,12 +846,13 @@ def max_pool_gradient(
     has taken what is asked for. A pixel asks only the ceil(KH/SH) * ceil(KW/SW) windows that may
     cover it, always in the same order.
     """
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    program = tl.program_id(0).to(tl.int64) if C == 1 else tl.program_id(0)
+    row = program * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
     image = (row // (H * W)).to(tl.int64)
-    h = row // W % H + PT
-    w = row % W + PL
+    h = (row // W % H).to(tl.int32) + PT
+    w = (row % W).to(tl.int32) + PL
     dy_map = dy_ptr + image * (OH * OW * DY_STRIDE) + c
     index_map = index_ptr + image * (OH * OW * C) + c
     total = tl.zeros((ROWS, COLS), tl.float32)
@@ -1598,12 +1599,13 @@ def max_pool_gradient_at(
     """`max_pool_gradient`, as the program at this place of its grid."""
     place_0 = tl.full((), place_0, tl.int32)
     place_1 = tl.full((), place_1, tl.int32)
-    row = place_0 * ROWS + tl.arange(0, ROWS)[:, None]
+    program = place_0.to(tl.int64) if C == 1 else place_0
+    row = program * ROWS + tl.arange(0, ROWS)[:, None]
     c = place_1 * COLS + tl.arange(0, COLS)[None, :]
     mask = (row < rows) & (c < C)
     image = (row // (H * W)).to(tl.int64)
-    h = row // W % H + PT
-    w = row % W + PL
+    h = (row // W % H).to(tl.int32) + PT
+    w = (row % W).to(tl.int32) + PL
     dy_map = dy_ptr + image * (OH * OW * DY_STRIDE) + c
     index_map = index_ptr + image * (OH * OW * C) + c
     total = tl.zeros((ROWS, COLS), tl.float32)
@@ -2512,11 +2514,11 @@ class TrainingStep:
             parameter.grad = None
         given = leaves if tree is None else torch.utils._pytree.tree_unflatten(leaves, tree)
         with torch.enable_grad():
-            self.model.in_step = True
+            self.model.once = True
             try:
                 loss: Tensor = self.model(*given)
             finally:
-                self.model.in_step = False
+                self.model.once = False
             one = self.one
             if one is None or one.dtype != loss.dtype or one.device != loss.device:
                 one = self.one = torch.ones_like(loss)
@@ -2570,6 +2572,7 @@ class TrainingStep:
         pool = next((step.graph.pool() for step in self.captured.values()), None)
         inputs = [torch.empty_like(leaf).copy_(leaf) for leaf in leaves]
         self.optimizer.refresh()  # type: ignore[attr-defined]
+        self.model.in_step = True
         try:
             # what the optimiser fills in behind the capture must outlast it: entered first
             with (
@@ -2584,6 +2587,8 @@ class TrainingStep:
                 "the training step could not be captured in a CUDA graph; a loss of the network "
                 "kept from an earlier call of it may be why: delete it, or keep loss.detach()"
             ) from error
+        finally:
+            self.model.in_step = False
         return CapturedStep(graph, inputs, loss, keeps)
 
 
@@ -2774,9 +2779,10 @@ class Network(nn.Module):
     TRAINING_ONLY: ClassVar[frozenset[str]] = frozenset()
     #: named tuple of the outputs, if there are several
     RESULT: ClassVar[Any] = None
-    #: called in a training step: one backward pass follows, and `ready` comes before every replay
-    #: of the step's CUDA graph
+    #: a CUDA graph of a whole step is being captured, and `ready` comes before every replay of it
     in_step = False
+    #: one backward pass follows, and no other
+    once = False
     #: for every output with a head what its labels are
     LABELS: ClassVar[dict[str, LabelSpec]] = {}
 
@@ -3102,7 +3108,7 @@ class LeNet5(KernelNetwork):
         with torch.cuda.device_of(x):
             weights = self.kernel_weights(p, x.dtype)
             if self.training or torch.is_grad_enabled():
-                function = LeNet5Once if self.in_step else LeNet5Function
+                function = LeNet5Once if self.once else LeNet5Function
                 outputs = function.apply(weights, x, *p)
             else:
                 outputs = infer(weights, x, *p)
