@@ -240,3 +240,12 @@ def test_empty_batch(target):
     model = compile_text("input 3@4x4\nnet = CONV(4) - BN - RELU").module("cpu", target=target)
     model.eval()
     assert model(torch.zeros(0, 3, 4, 4)).shape == (0, 4, 4, 4)
+
+
+@pytest.mark.parametrize("target", ["torch", "triton"])
+def test_statistics_of_what_nobody_reads_move_too(target: str) -> None:
+    net = compile_text("input 3@4x4 net N = CONV(4) as t - BN - CONV(4) - BN - ADD{@t | @t}")
+    model = net.module(device="cpu", target=target).train()
+    model(torch.randn(3, 3, 4, 4))
+    means = [b for name, b in model.named_buffers() if name.endswith("running_mean")]
+    assert len(means) == 2 and all(mean.abs().sum() > 0 for mean in means)

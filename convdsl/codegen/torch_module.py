@@ -69,6 +69,8 @@ def _outputs(graph: Graph, out: Writer) -> None:
     graph = graph.with_nodes((*first, *rest), ())
     names = _names(graph)
     needed = {v for node in graph.nodes for v in node.operands} | graph.results()
+    # what nobody reads, but statistics move with it
+    needed |= {node.output for node in graph.nodes if node.updated}
     over = _overwriting(graph)
     statements = {node: _statements(node, names, needed, node in over) for node in graph.nodes}
 
