@@ -60,6 +60,8 @@ class Progress(Callback):
         """The epoch is over."""
         if "val_accuracy" in record:
             self._last = f"  accuracy {record['val_accuracy']:.4f}"
+        for bar in self._bars if "train_loss" in record else ():
+            bar.set_postfix_str(f"loss {record['train_loss']:.4f}{self._last}")  # seen at once
         for stream in self.streams:
             if not stream.isatty():
                 stream.write(f"{self.name}{line(record, self.epochs)}\n")
