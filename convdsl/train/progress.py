@@ -49,19 +49,20 @@ class Progress(Callback):
             bar.update()
             # what follows is a wait for the device: not at every step
             if bar.n % 8 == 0 and outputs is not None:
-                rate = (bar.format_dict["rate"] or 0.0) * self.batch
-                epoch = f"{self.name}epoch {trainer.current_epoch + 1}/{self.epochs}"
-                bar.ncols = Style.of(bar.fp).width
-                bar.set_description_str(epoch, refresh=False)
-                loss = float(outputs["loss"])
-                bar.set_postfix_str(f"loss {loss:.4f}{self._last}  {rate:,.0f} images/s", False)
+                self._tell(bar, trainer.current_epoch + 1, float(outputs["loss"]), refresh=False)
+
+    def _tell(self, bar: Any, epoch: int, loss: float, refresh: bool) -> None:
+        rate = (bar.format_dict["rate"] or 0.0) * self.batch
+        bar.ncols = Style.of(bar.fp).width
+        bar.set_description_str(f"{self.name}epoch {epoch}/{self.epochs}", refresh=False)
+        bar.set_postfix_str(f"loss {loss:.4f}{self._last}  {rate:,.0f} images/s", refresh)
 
     def show(self, record: Record) -> None:
         """The epoch is over."""
         if "val_accuracy" in record:
             self._last = f"  accuracy {record['val_accuracy']:.4f}"
         for bar in self._bars if "train_loss" in record else ():
-            bar.set_postfix_str(f"loss {record['train_loss']:.4f}{self._last}")  # seen at once
+            self._tell(bar, int(record["epoch"]), record["train_loss"], refresh=True)
         for stream in self.streams:
             if not stream.isatty():
                 stream.write(f"{self.name}{line(record, self.epochs)}\n")
