@@ -43,6 +43,9 @@ class TrainingStep:
         self.state: object = None
         self.stream: torch.cuda.Stream | None = None
         self.one: Tensor | None = None
+        #: on a CPU, gradients of the last step until the next has gone forward: freed at once, their
+        #: memory goes back to the system, to be asked for again page by page
+        self.spent: list[Tensor | None] = []
 
     def __call__(self, *tensors: Any) -> Tensor:
         """The mean loss of a batch before the step on it, detached; nothing waits for the device.
@@ -94,6 +97,7 @@ class TrainingStep:
                 loss: Tensor = self.model(*given)
             finally:
                 self.model.once = False
+            self.spent = []
             one = self.one
             if one is None or one.dtype != loss.dtype or one.device != loss.device:
                 one = self.one = torch.ones_like(loss)
@@ -106,6 +110,8 @@ class TrainingStep:
             optimizer.advance()
         else:
             self.optimizer.step()
+        if not loss.is_cuda:
+            self.spent = [parameter.grad for parameter in parameters]
         for parameter in parameters:
             parameter.grad = None
         return loss.detach()
