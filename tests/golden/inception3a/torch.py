@@ -55,8 +55,8 @@ class TrainingStep:
         self.state: object = None
         self.stream: torch.cuda.Stream | None = None
         self.one: Tensor | None = None
-        #: on a CPU, gradients of the last step until the next has gone forward: freed at once, their
-        #: memory goes back to the system, to be asked for again page by page
+        #: on a CPU, gradients of the last step until the next has gone forward: freed at once,
+        #: their memory goes back to the system, to be asked for again page by page
         self.spent: list[Tensor | None] = []
 
     def __call__(self, *tensors: Any) -> Tensor:
