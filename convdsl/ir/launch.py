@@ -151,8 +151,7 @@ class Tail:
     one program does all of the launch by itself, for a few samples. by_rows: of two nests that
     would do, the one that has the strides of its tensors. crowded: the epilogue holds two tiles
     more than the result's and begins reductions. laden: a PROLOGUE holds more than a normalisation
-    or its gradient asks for. tile: of a matrix product, instead of the static
-    choice.
+    or its gradient asks for. tile: of a matrix product, instead of the static choice.
     """
 
     output: Value
