@@ -20,6 +20,7 @@ from convdsl.train.optimizers import lay_out, make_optimizer, make_schedule
 from convdsl.train.problem import TrainingError
 from convdsl.train.random_numbers import mixed, normal, uniform
 from convdsl.train.recipe import make_recipe
+from convdsl.train.summary import facts_of
 from tests.train_cases import TINY, arrays, fit, same, state
 
 pytestmark = pytest.mark.usefixtures("quick_training")
@@ -101,6 +102,8 @@ def test_a_resumed_run_is_the_whole_one_to_the_bit(
     assert state(tmp_path)["model"]["step"] == step
     history = fit(tmp_path, resume=True, **settings)
     assert len(history.records) == 3
+    assert history.earlier == step // 4
+    assert all(record["images_per_second"] > 1 for record in history.records)
     assert same(state(tmp_path), whole(number))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
@@ -146,7 +149,9 @@ def test_a_rate_of_zero_changes_nothing_and_a_batch_holds_no_more_than_there_is(
 def test_a_finished_run_is_resumed_to_nothing_more(tmp_path: Path) -> None:
     fit(tmp_path)
     before = state(tmp_path)
-    assert len(fit(tmp_path, resume=True).records) == 3
+    history = fit(tmp_path, resume=True)
+    assert len(history.records) == history.earlier == 3
+    assert ("trained", "0 epochs in 0.1 s, 3 before") in facts_of(history, history.data, 0.1)
     assert same(before, state(tmp_path))
 
 

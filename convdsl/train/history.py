@@ -22,6 +22,7 @@ class History:
     by accuracy and then by loss; None if no epoch had a finite loss. network: the trained network
     with the last weights. folder: of the run, if it has one. stopped: why it ended early, "" if
     it did not. notes: what the user should know of the data. data: what it was trained on.
+    earlier: how many of the records are those of a run that this one resumed.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -31,6 +32,7 @@ class History:
     stopped: str = ""
     notes: tuple[str, ...] = ()
     data: Any = None
+    earlier: int = 0
 
     def add(self, record: Record) -> bool:
         """Takes in an epoch; whether it is the best so far. NaN never is."""

@@ -79,6 +79,7 @@ class Keeper(CheckpointCallback):
         self._asked = threading.Event()
         self._handlers: dict[int, Any] = {}
         self._begun = self._trained = 0.0
+        self._batches = 0
 
     # what Lightning stores for us
 
@@ -88,6 +89,7 @@ class Keeper(CheckpointCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history.records = list(state_dict["records"])
         self.history.best = state_dict["best"]
+        self.history.earlier = len(self.history.records)
 
     def on_save_checkpoint(
         self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", checkpoint: dict[str, Any]
@@ -98,6 +100,7 @@ class Keeper(CheckpointCallback):
     # interrupts
 
     def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        self._begin()
         if self.folder is not None and trainer.is_global_zero:
             self.history.write(self.folder.path / "metrics.jsonl")
         if threading.current_thread() is threading.main_thread():
@@ -133,7 +136,12 @@ class Keeper(CheckpointCallback):
     # the run
 
     def on_train_epoch_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        """An epoch, or what is left of one that is resumed."""
         self._begun = time.perf_counter()
+        self._batches = 0
 
     def on_validation_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         self._trained = time.perf_counter()
@@ -146,6 +154,7 @@ class Keeper(CheckpointCallback):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        self._batches += 1
         # the last one's checkpoint comes at the end of the epoch, with its record
         if batch_idx + 1 >= trainer.num_training_batches:
             return
@@ -162,8 +171,9 @@ class Keeper(CheckpointCallback):
             if name in trainer.callback_metrics:
                 record[name] = float(trainer.callback_metrics[name])
         record["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
-        record["seconds"] = round(now - self._begun, 6) if self._begun else 0.0
-        record["images_per_second"] = round(self.samples / trained, 1)
+        record["seconds"] = round(now - self._begun, 6)
+        seen = self.samples * self._batches / max(1, int(trainer.num_training_batches))
+        record["images_per_second"] = round(seen / trained, 1)
         best = self.history.add(record)
         if self.folder is not None:
             self.save(trainer, best)

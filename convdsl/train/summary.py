@@ -52,9 +52,10 @@ def facts_of(history: History, data: Data, seconds: float) -> Facts:
     """What a run came to, as (name, value)."""
     facts = [("data", _data(data))]
     facts += [("note", note) for note in history.notes]
-    epochs = counted(len(history.records), "epoch")
+    epochs = counted(len(history.records) - history.earlier, "epoch")
+    earlier = f", {history.earlier} before" if history.earlier else ""
     stopped = f", stopped early: {history.stopped}" if history.stopped else ""
-    facts.append(("trained", f"{epochs} in {seconds:.1f} s{stopped}"))
+    facts.append(("trained", f"{epochs} in {seconds:.1f} s{earlier}{stopped}"))
     if not history.records:
         return facts
     last = history.last
