@@ -26,6 +26,7 @@ from convdsl.passes.pool_first import pool_first
 from convdsl.passes.recompute_masks import recompute_masks
 from convdsl.passes.repeat_gradients import repeat_gradients
 from convdsl.passes.split_layers import split_layers
+from convdsl.passes.unpool_beside import unpool_beside
 from convdsl.passes.use_library import use_library
 from convdsl.passes.use_running_statistics import use_running_statistics
 
@@ -37,6 +38,7 @@ PIPELINE: tuple[Pass, ...] = (
     ("split_layers", split_layers),
     # before drop_dead: it is what makes the un-pooled activation dead
     ("hoist_pool_gradient", hoist_pool_gradient),
+    ("unpool_beside", unpool_beside),
     ("recompute_masks", recompute_masks),
     ("pack_masks", pack_masks),
     ("drop_dead", drop_dead),
@@ -83,6 +85,7 @@ OPTIONAL = frozenset(
         "pool_first",
         "step_at_once",
         "repeat_gradients",
+        "unpool_beside",
     }
 )
 

@@ -61,7 +61,12 @@ def copy_window(x: Value, y: Value, start: tuple[int, ...], value: float = 0.0) 
             "Y_STRIDE": stride_of(y, small.channels),
         },
     )
+    return Schedule((replace(launch, touched=touched(x, y.type, start)),))
+
+
+def touched(x: Value, y: TensorType, start: tuple[int, ...]) -> dict[Value, str]:
+    """How much of ``x`` lies in the window."""
     inside = x.type.channels
-    for size, count, first in zip(x.type.spatial, y.type.spatial, start, strict=True):
+    for size, count, first in zip(x.type.spatial, y.spatial, start, strict=True):
         inside *= max(0, min(size, first + count) - max(0, first))
-    return Schedule((replace(launch, touched=partly(x, inside)),))
+    return partly(x, inside)

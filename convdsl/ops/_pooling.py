@@ -182,7 +182,7 @@ def pooling_launch(
     a gradient stores the large one. constants: what this nest takes beyond the others.
     """
     large, small, window = as_map(large), as_map(small), over_a_map(window)
-    gradient = nest.function.endswith("gradient")
+    gradient = "gradient" in nest.function
     stored = large if gradient else small
     # a thread goes through large windows, as global pooling has them, for one number at a time
     elements = 128 if not gradient and prod(window.kernel) > 128 else 1024

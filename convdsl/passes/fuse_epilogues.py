@@ -19,6 +19,7 @@ from convdsl.ir.group import Group
 from convdsl.ir.reduction import RowReduction
 from convdsl.ops._bits import Bits
 from convdsl.ops.concat import Slice
+from convdsl.passes.place_slices import is_aligned
 
 #: tiles an epilogue may read or write besides the anchor's own: bounds registers and signature
 MOST_OPERANDS = 6
@@ -41,7 +42,7 @@ def _fuse(nodes: Sequence[Node], users: dict[Value, list[Node]], results: set[Va
     taken: set[int] = set()
     groups: dict[int, Node] = {}
     for node in nodes:
-        if id(node) in taken or not node.op.has_epilogue or _is_shared(node, users):
+        if id(node) in taken or not node.op.has_epilogue or _lies_in_whole(node, users):
             continue
         chain = _grow(node, place, made, taken, users, results)
         bits = _bits(chain, users)
@@ -145,12 +146,23 @@ def _in_order(node: Node) -> bool:
     return isinstance(node.op, RowReduction) and node.op.in_order
 
 
-def _is_shared(node: Node, users: dict[Value, list[Node]]) -> bool:
-    """A slice that several read to do the same with it, who find it in the whole."""
+def _lies_in_whole(node: Node, users: dict[Value, list[Node]]) -> bool:
+    """A slice that is better found in the whole: by several who do the same with it, or by one
+    whose result one kernel can work out as it loads it.
+    """
     if not isinstance(node.op, Slice):
         return False
     readers = users.get(node.output, [])
-    return len(readers) > 1 and len({(reader.op, reader.inputs) for reader in readers}) == 1
+    if len(readers) > 1:
+        return len({(reader.op, reader.inputs) for reader in readers}) == 1
+    if not (is_aligned(node.op.start) and is_aligned(node.inputs[0].type.channels)):
+        return False
+    for reader in readers:
+        match users.get(reader.output, []):
+            case [last] if _is_pointwise(reader, node.output):
+                places = last.op.prologue_places(*(v.type for v in last.inputs))
+                return reader.output in [last.inputs[i] for i in places]
+    return False
 
 
 def _is_pointwise(node: Node, current: Value) -> bool:

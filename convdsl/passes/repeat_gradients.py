@@ -17,7 +17,7 @@ from convdsl.ops.concat import Slice
 from convdsl.ops.maxpool import MaxPoolGradient
 from convdsl.passes.rewrite import substitute
 
-#: least numbers of z for one of the pooled map
+#: least numbers of z for one of the maps that it is gathered from
 LEAST = 2
 
 
@@ -51,7 +51,8 @@ def _pays(node: Node, sums: Node, slices: set[Value]) -> bool:
     """Two kernels that work out z move less than one, and another that reads what it made."""
     z, first = node.output, node.inputs[0]
     if isinstance(node.op, MaxPoolGradient):
-        small = LEAST * first.type.elements <= z.type.elements
+        gathered = sum(v.type.elements for v in node.inputs if v.type.dtype is z.type.dtype)
+        small = LEAST * gathered <= z.type.elements
         return small and bool(Group((node,), (z,)).band)
     if not isinstance(node.op, PointwiseGradient | Recomputed) or first not in slices:
         return False

@@ -1183,6 +1183,42 @@ def conv_grad_input(
         tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
+@triton.jit
+def unpooled(
+    dy_map,
+    index_map,
+    h,
+    w,
+    mask,
+    OH: tl.constexpr,
+    OW: tl.constexpr,
+    C: tl.constexpr,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    SH: tl.constexpr,
+    SW: tl.constexpr,
+    DY_STRIDE: tl.constexpr,
+):
+    """Sums of dy over the windows whose winners are pixels (h, w) of the padded map.
+
+    dy_map and index_map point to each element's channel at the start of its image. A pixel asks
+    only the ceil(KH/SH) * ceil(KW/SW) windows that may cover it, always in the same order.
+    """
+    total = tl.zeros(mask.shape, tl.float32)
+    for u in range((KH + SH - 1) // SH):
+        for v in range((KW + SW - 1) // SW):
+            p = h // SH - u
+            q = w // SW - v
+            i = h - p * SH
+            j = w - q * SW
+            covers = (p >= 0) & (p < OH) & (i < KH) & (q >= 0) & (q < OW) & (j < KW)
+            window = p * OW + q
+            winner = tl.load(index_map + window * C, mask=mask & covers, other=-1)
+            dy = tl.load(dy_map + window * DY_STRIDE, mask=mask & covers, other=0.0)
+            total += tl.where(winner.to(tl.int32) == i * KW + j, dy.to(tl.float32), 0.0)
+    return total
+
+
 @triton.jit(do_not_specialize=["seed"])
 def max_pool_gradient(
     dy_ptr,
@@ -1211,8 +1247,7 @@ def max_pool_gradient(
     """dx[n,h,w,c] = EPILOGUE(sum of dy over the windows whose winner is this pixel).
 
     dy and index are (n, OH, OW, C), dx is (n, H, W, C) with rows = n*H*W, or None where EPILOGUE
-    has taken what is asked for. A pixel asks only the ceil(KH/SH) * ceil(KW/SW) windows that may
-    cover it, always in the same order.
+    has taken what is asked for.
     """
     program = tl.program_id(0).to(tl.int64) if C == 1 else tl.program_id(0)
     row = program * ROWS + tl.arange(0, ROWS)[:, None]
@@ -1223,18 +1258,7 @@ def max_pool_gradient(
     w = (row % W).to(tl.int32) + PL
     dy_map = dy_ptr + image * (OH * OW * DY_STRIDE) + c
     index_map = index_ptr + image * (OH * OW * C) + c
-    total = tl.zeros((ROWS, COLS), tl.float32)
-    for u in range((KH + SH - 1) // SH):
-        for v in range((KW + SW - 1) // SW):
-            p = h // SH - u
-            q = w // SW - v
-            i = h - p * SH
-            j = w - q * SW
-            covers = (p >= 0) & (p < OH) & (i < KH) & (q >= 0) & (q < OW) & (j < KW)
-            window = p * OW + q
-            winner = tl.load(index_map + window * C, mask=mask & covers, other=-1)
-            dy = tl.load(dy_map + window * DY_STRIDE, mask=mask & covers, other=0.0).to(tl.float32)
-            total += tl.where(winner.to(tl.int32) == i * KW + j, dy, 0.0)
+    total = unpooled(dy_map, index_map, h, w, mask, OH, OW, C, KH, KW, SH, SW, DY_STRIDE)
     offsets = row.to(tl.int64) * C + c
     dx = EPILOGUE(total, offsets, epilogue_column(offsets, c, C), mask, aux, seed)
     if dx_ptr is not None:
