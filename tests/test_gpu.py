@@ -72,6 +72,9 @@ FUSED = {
     "without normalisation": "input 16@28x28"
     " net N = CONCAT{ CONV(32) - RELU | CONV(64, 1) - LEAKY_RELU | POOL(3, S=1, P=half) }"
     " - (CONV(64) - RELU)*2 - POOL - FC(10), SOFTMAX",
+    "cropped": "input 3@30x30 net N = CONV(16, P=0) - RELU"
+    " - CONCAT{ CROP(24) | POOL - CONV(32) - RELU - UPCONV(16) - CROP(24) }"
+    " - CONV(16) - RELU - GAP - FC(10), SOFTMAX",
     "at once": "input 1@28x28 net N = [CONV(k, F=5, P=0) - RELU - POOL]*(k in 6, 16)"
     " - FC(120) - RELU - FC(10), SOFTMAX",
 }
