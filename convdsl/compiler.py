@@ -203,8 +203,10 @@ class Network:
         """A fresh, randomly initialised ``nn.Module``.
 
         device: default a CUDA or ROCm device if there is one, else the CPU. dtype: what it
-        computes in, float32 by default; parameters are float32 masters. target: ``triton`` (the
-        default on such devices) or ``torch``. layout: axis order of input maps, NCHW or NHWC.
+        computes in, float32 by default; parameters are float32 masters. A CPU that would have to
+        emulate a 16-bit type computes in float32 between rounded inputs and outputs. target:
+        ``triton`` (the default on such devices) or ``torch``. layout: axis order of input maps,
+        NCHW or NHWC.
         kernels: ``triton``, ours alone, or ``auto``: the library does the convolutions that it was
         seen to do faster. What `convdsl.tune` found on such a device is used for both. Raises
         ValueError for a target the device cannot run.

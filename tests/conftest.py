@@ -1,4 +1,4 @@
-"""What all tests share: the interpreter, golden files.
+"""What all tests share: the interpreter, golden files, how examples are drawn.
 
 Triton decides at import whether kernels are interpreted, so nothing here may import it earlier.
 """
@@ -8,6 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# the suite says the same every time, on a slow machine too
+settings.register_profile(
+    "steady",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
+)
+settings.load_profile("steady")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -79,7 +79,7 @@ def test_the_networks_are_formatted(path: Path) -> None:
     assert fmt(text) == text
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, suppress_health_check=list(HealthCheck))
 @given(programs(items=6, depth=3))
 def test_random_programs(text: str) -> None:
     once = check(text)
@@ -89,7 +89,7 @@ def test_random_programs(text: str) -> None:
 SEPARATORS = [" ", " ", " ", "\n", "\n\n\n", "  # note\n", "\n# own line\n", "\t", "\r\n", " #\n"]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, suppress_health_check=list(HealthCheck))
 @given(programs(items=4, depth=3), st.data())
 def test_random_programs_with_any_breaks_and_comments(text: str, data: st.DataObject) -> None:
     """Breaks, blanks and comments between any two words, wherever they are allowed."""
@@ -100,7 +100,7 @@ def test_random_programs_with_any_breaks_and_comments(text: str, data: st.DataOb
     check(spread)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(programs(items=6, depth=3), st.integers(1, 40))
 def test_long_names_and_many_words_on_a_line(text: str, times: int) -> None:
     """Everything on as few lines as possible, and too long for them."""

@@ -109,7 +109,7 @@ def drawn(text: str, start: str) -> st.SearchStrategy[str]:
     return from_lark(lark, start=start, explicit={k: v for k, v in TERMINALS.items() if k in names})
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=ALL_KINDS)
+@settings(max_examples=40, suppress_health_check=ALL_KINDS)
 @given(drawn(PLAIN, "program"))
 def test_generated_programs(text: str) -> None:
     try:
@@ -121,7 +121,7 @@ def test_generated_programs(text: str) -> None:
         check_spans(program.statements)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=ALL_KINDS)
+@settings(max_examples=25, suppress_health_check=ALL_KINDS)
 @given(drawn(TEXT, "expr"))
 def test_generated_expressions(text: str) -> None:
     check_spans(parse_expression(Source("t.cnn", text)))
@@ -147,7 +147,7 @@ PIECES = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(PIECES), max_size=30))
 def test_any_row_of_words_parses_or_is_explained(words: list[str]) -> None:
     text = " ".join(words)

@@ -225,7 +225,7 @@ stride 2 pad 1 , => Normalization layer (class scores) - dropout 0.5 architectur
 PIECES = [*WORDS.split(), "\n", "\n"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from(PIECES), max_size=25))
 def test_any_row_of_words_is_read_or_explained(words: list[str]) -> None:
     text = "[8x8x3] INPUT\n" + " ".join(words)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from triton.runtime.errors import InterpreterError
@@ -299,11 +299,9 @@ examples = given(
     seed=st.integers(0, 99),
     without=st.sets(st.sampled_from(sorted(OPTIONAL))),
 )
-#: drawing a program asks for many small choices, and running it takes a second or two
-UNHURRIED = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
 
-@settings(max_examples=8, derandomize=True, deadline=None, suppress_health_check=UNHURRIED)
+@settings(max_examples=8)
 @examples
 def test_all_targets_agree_with_the_oracle(
     text: str, batch: int, seed: int, without: set[str]
@@ -311,7 +309,7 @@ def test_all_targets_agree_with_the_oracle(
     check_random(text, batch, seed, without)
 
 
-@settings(max_examples=8, derandomize=True, deadline=None, suppress_health_check=UNHURRIED)
+@settings(max_examples=8)
 @given(
     text=programs(items=4, depth=3, merges=("CONCAT",)),
     batch=st.integers(1, 3),
@@ -325,7 +323,7 @@ def test_all_targets_agree_with_the_oracle_on_concatenations(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, derandomize=True, deadline=None, suppress_health_check=UNHURRIED)
+@settings(max_examples=150)
 @examples
 def test_many_programs_agree_with_the_oracle(
     text: str, batch: int, seed: int, without: set[str]

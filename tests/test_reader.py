@@ -51,7 +51,7 @@ def test_bytes_that_are_no_text(data: bytes, offset: int) -> None:
     assert (only.code, only.labels[0].span.start) == ("E109", offset)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=80) | st.text(max_size=80).map(lambda t: t.encode("utf-8", "replace")))
 def test_random_bytes(data: bytes) -> None:
     try:
