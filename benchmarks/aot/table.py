@@ -2,7 +2,8 @@
 
 A table is the JSON text of one target and one version of Triton, one row a kernel under its
 description, sorted: facts that are zero and may be are left out. An older Triton has the tables of
-`OLDER_TARGETS` only: building one takes an hour. Compiles nothing.
+`OLDER_TARGETS` only: building one takes half an hour. On sm_100 Triton 3.6 spills 8 to 32 bytes in
+11 of 2,594 kernels, where 3.7.1 spills none. Compiles nothing.
 """
 
 import json
