@@ -15,7 +15,15 @@ Constants = dict[str, Constant]
 IMPLIED = frozenset({"PERIOD_H", "PERIOD_W", "REACH_H", "REACH_W"})
 #: values that are not written
 USUAL: frozenset[tuple[str, Constant]] = frozenset(
-    {("PRECISION", "ieee"), ("PB", 0), ("PR", 0), ("VALUE", 0.0), ("GROUPS", 1), ("MULTIPLIER", 1)}
+    {
+        ("PRECISION", "ieee"),
+        ("PB", 0),
+        ("PR", 0),
+        ("VALUE", 0.0),
+        ("GROUPS", 1),
+        ("MULTIPLIER", 1),
+        ("EXCHANGED", False),
+    }
 )
 #: how a tile is written: by the first of these constants that are all there
 TILES = (("BLOCK_M", "BLOCK_N", "BLOCK_K"), ("BLOCK_M", "BLOCK_N"), ("ROWS", "COLS"), ("BLOCK",))

@@ -2,8 +2,7 @@
 
 A table is the JSON text of one target and one version of Triton, one row a kernel under its
 description, sorted: facts that are zero and may be are left out. An older Triton has the tables of
-`OLDER_TARGETS` only: building one takes half an hour. On sm_100 Triton 3.6 spills 8 to 32 bytes in
-11 of 2,594 kernels, where 3.7.1 spills none. Compiles nothing.
+`OLDER_TARGETS` only: building one takes half an hour. Compiles nothing.
 """
 
 import json
@@ -22,7 +21,7 @@ TABLES = ROOT / "tests" / "golden" / "aot"
 #: the version of Triton whose tables have no version in their names
 TRITON = "3.7.1"
 #: older versions that have tables as well, and the targets of those
-OLDER, OLDER_TARGETS = ("3.6.0",), ("sm_90",)
+OLDER, OLDER_TARGETS = ("3.6.0",), ("sm_90", "sm_100")
 #: facts every row shows
 ALWAYS = ("registers", "spills", "shared")
 #: instructions of matrix products, one kind for each target

@@ -90,12 +90,25 @@ class Group(Op):
     @property
     def is_crowded(self) -> bool:
         """The epilogue reads two tensors of the result's size or more, and begins reductions."""
-        beside = (*self.nodes[1:], *self.reductions)
-        made = {value for node in self.nodes for value in node.outputs}
-        read = {value for node in beside for value in node.inputs} - made
-        sizes = [v for v in read if v.type.elements == self.result.type.elements]
+        sizes = [v for v in self._read if v.type.elements == self.result.type.elements]
         large = [v for v in sizes if v.type.dtype is not DType.BIT]
         return bool(self.reductions) and len(large) >= 2
+
+    @property
+    def is_by_columns(self) -> bool:
+        """The epilogue pools or reduces the rows of its tile, or reads what rows have in common,
+        and packs no bits, which are of neighbouring columns.
+        """
+        parameters = {value for node in self.nodes[1:] for value in node.parameters}
+        common = {v for v in self._read | parameters if v.type.elements < self.result.type.elements}
+        return not self.bits and bool(self.pool or self.reductions or common)
+
+    @property
+    def _read(self) -> set[Value]:
+        """Tensors that the epilogue and its reductions read of memory, parameters apart."""
+        beside = (*self.nodes[1:], *self.reductions)
+        made = {value for node in self.nodes for value in node.outputs}
+        return {value for node in beside for value in node.inputs} - made
 
     @property
     def is_laden(self) -> bool:
@@ -148,6 +161,9 @@ class Group(Op):
             by_rows=self.by_rows,
             crowded=self.is_crowded,
             laden=self.is_laden,
+            packs=bool(self.bits),
+            reduces=bool(self.reductions),
+            by_columns=self.is_by_columns,
             tile=tile,
         )
         if self.pool is not None:

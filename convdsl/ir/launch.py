@@ -151,7 +151,10 @@ class Tail:
     one program does all of the launch by itself, for a few samples. by_rows: of two nests that
     would do, the one that has the strides of its tensors. crowded: the epilogue holds two tiles
     more than the result's and begins reductions. laden: a PROLOGUE holds more than a normalisation
-    or its gradient asks for. tile: of a matrix product, instead of the static choice.
+    or its gradient asks for. packs: the epilogue stores bits, eight channels to a byte. reduces: it
+    begins reductions of the rows. by_columns: it stores no bits, and pools or reduces the rows of
+    its tile or reads what they have in common. tile: of a matrix product, instead of the static
+    choice.
     """
 
     output: Value
@@ -162,6 +165,9 @@ class Tail:
     by_rows: bool = False
     crowded: bool = False
     laden: bool = False
+    packs: bool = False
+    reduces: bool = False
+    by_columns: bool = False
     tile: Tile | None = None
 
 

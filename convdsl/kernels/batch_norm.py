@@ -20,7 +20,7 @@ def column_sum(x, mask):
 def column_mean(x, mask):
     """The mean instead; 0 where no element counts."""
     count = tl.sum(tl.where(mask, 1.0, 0.0), axis=0, keep_dims=True)
-    return column_sum(x, mask) / tl.maximum(count, 1.0)
+    return column_sum(x, mask) * (1.0 / tl.maximum(count, 1.0))
 
 
 @triton.jit

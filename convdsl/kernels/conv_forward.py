@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from convdsl.kernels.product import add_product
+
 
 @triton.jit(do_not_specialize=["seed"])
 def conv_forward(
@@ -34,6 +36,7 @@ def conv_forward(
     POOL_H: tl.constexpr,
     POOL_W: tl.constexpr,
     EPILOGUE: tl.constexpr,
+    EXCHANGED: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -96,7 +99,7 @@ def conv_forward(
 
     lanes = tl.arange(0, STEP)
     w_columns = w_ptr + (group * KG + column) * (R * S * CG)
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    acc = tl.zeros((BLOCK_N, BLOCK_M) if EXCHANGED else (BLOCK_M, BLOCK_N), tl.float32)
     for step in range((R * S * CG + STEP - 1) // STEP):
         # w is contiguous in k = (r*S + s)*CG + c
         k = step * STEP + lanes
@@ -121,8 +124,10 @@ def conv_forward(
             mask=k_mask[:, None] & column_mask[None, :],
             other=0.0,
         )
-        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+        acc = add_product(acc, a, b, EXCHANGED, PRECISION)
 
+    if EXCHANGED:
+        acc = tl.trans(acc)
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + group * KG + column, mask=column_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]

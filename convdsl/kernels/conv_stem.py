@@ -7,6 +7,8 @@ other in memory: a row of taps is one run of numbers. Border and channels are pa
 import triton
 import triton.language as tl
 
+from convdsl.kernels.product import add_product
+
 
 @triton.jit
 def pad_map(
@@ -62,6 +64,7 @@ def conv_stem(
     DILATION_H: tl.constexpr,
     Y_STRIDE: tl.constexpr,
     EPILOGUE: tl.constexpr,
+    EXCHANGED: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -85,14 +88,16 @@ def conv_stem(
     lane = tl.arange(0, BLOCK_K)
     corner = (row // (P * Q)).to(tl.int64) * (HEIGHT * WIDTH)
     x_rows = corner + (row % (P * Q) // Q * (STRIDE_H * WIDTH) + row % Q * STRIDE_W)
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    acc = tl.zeros((BLOCK_N, BLOCK_M) if EXCHANGED else (BLOCK_M, BLOCK_N), tl.float32)
     for r in range(R):
         x_offsets = x_rows[:, None] + (r * (DILATION_H * WIDTH) + lane)[None, :]
         w_offsets = column[None, :] * (R * BLOCK_K) + (r * BLOCK_K + lane)[:, None]
         a = tl.load(x_ptr + x_offsets, mask=row_mask[:, None] & (lane < RUN)[None, :], other=0.0)
         b = tl.load(w_ptr + w_offsets, mask=column_mask[None, :], other=0.0)
-        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+        acc = add_product(acc, a, b, EXCHANGED, PRECISION)
 
+    if EXCHANGED:
+        acc = tl.trans(acc)
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + column, mask=column_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]

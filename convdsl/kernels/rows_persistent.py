@@ -7,6 +7,8 @@ tiles are one: the next tile's operands are on their way while this one is store
 import triton
 import triton.language as tl
 
+from convdsl.kernels.product import add_product
+
 
 @triton.jit(do_not_specialize=["seed"])
 def rows_persistent(
@@ -24,6 +26,7 @@ def rows_persistent(
     Y_STRIDE: tl.constexpr,
     X_PROLOGUE: tl.constexpr,
     EPILOGUE: tl.constexpr,
+    EXCHANGED: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -46,7 +49,7 @@ def rows_persistent(
         band = tile // TILES_N
         first = tile % TILES_N * BLOCK_N
         row_mask = band * BLOCK_M + tl.arange(0, BLOCK_M) < rows
-        acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+        acc = tl.zeros((BLOCK_N, BLOCK_M) if EXCHANGED else (BLOCK_M, BLOCK_N), tl.float32)
         for k in range(0, DEPTH, STEP):
             x = x_box.load([band * BLOCK_M, k])
             if X_PROLOGUE is not None:
@@ -60,8 +63,10 @@ def rows_persistent(
                 w = w_box.load([k, first])
             else:
                 w = tl.trans(w_box.load([first, k]))
-            acc = tl.dot(x, w, acc, input_precision=PRECISION)
+            acc = add_product(acc, x, w, EXCHANGED, PRECISION)
         column = first + tl.arange(0, BLOCK_N)
+        if EXCHANGED:
+            acc = tl.trans(acc)
         if bias_ptr is not None:
             bias = tl.load(bias_ptr + column, mask=column < COLUMNS, other=0.0)
             acc += bias.to(tl.float32)[None, :]

@@ -9,6 +9,8 @@ None is the empty one. Outside of the mask the operand is zero, whatever the pro
 import triton
 import triton.language as tl
 
+from convdsl.kernels.product import add_product
+
 
 @triton.jit(do_not_specialize=["seed"])
 def rows_product(
@@ -28,6 +30,7 @@ def rows_product(
     Y_STRIDE: tl.constexpr,
     X_PROLOGUE: tl.constexpr,
     EPILOGUE: tl.constexpr,
+    EXCHANGED: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -50,7 +53,7 @@ def rows_product(
     lanes = tl.arange(0, STEP)
     x_corner = tile * (BLOCK_M * X_STRIDE)
     x_inner = tl.arange(0, BLOCK_M)[:, None] * X_STRIDE + lanes[None, :]
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    acc = tl.zeros((BLOCK_N, BLOCK_M) if EXCHANGED else (BLOCK_M, BLOCK_N), tl.float32)
     for start in range(0, DEPTH, STEP):
         k = start + lanes
         x_mask = row_mask[:, None] & (k < DEPTH)[None, :]
@@ -65,13 +68,17 @@ def rows_product(
             mask=(k < DEPTH)[:, None] & (column < COLUMNS)[None, :],
             other=0.0,
         )
-        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+        acc = add_product(acc, a, b, EXCHANGED, PRECISION)
 
+    if EXCHANGED:
+        acc = tl.trans(acc)
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + column, mask=column < COLUMNS, other=0.0)
         acc += bias.to(tl.float32)[None, :]
-    # a large tile with much beside it does not fit the registers: its left half goes first
-    HALVES: tl.constexpr = 2 if BLOCK_M * BLOCK_N == 128 * 128 and len(aux) > 0 else 1
+    # a large tile with much beside it does not fit the registers: its left half goes first; with
+    # operands exchanged, statistics, which take two tensors, do fit
+    MUCH: tl.constexpr = len(aux) > (2 if EXCHANGED else 0)
+    HALVES: tl.constexpr = 2 if BLOCK_M * BLOCK_N == 128 * 128 and MUCH else 1
     WIDTH: tl.constexpr = BLOCK_N // HALVES
     if HALVES == 1:
         parts = (acc,)

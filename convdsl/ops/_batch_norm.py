@@ -113,6 +113,7 @@ class BatchStatistics(RowReduction):
                 "COLS": COLS,
             },
             (str(-(-channels // COLS)), str(split)),
+            warps=8,  # with Triton 3.6 four spill
         )
         made = self._finish(node, partial, band.rows, band.phases)
         return Schedule((merged, *made), (partial,))

@@ -14,7 +14,7 @@ from convdsl.ir.launch import Argument, Band, Box, Launch, Nest, Product, Size, 
 from convdsl.ir.tile import Tile
 from convdsl.ops._convolution import Geometry
 from convdsl.ops._rows import stride_of
-from convdsl.ops._tiles import PERSISTENT, SHORTEST_BAND, SWAPPED
+from convdsl.ops._tiles import PERSISTENT, SHORTEST_BAND, SWAPPED, exchanged
 from convdsl.ops._window import as_map, over_a_map
 
 #: programs that stay: as many as an H100 or H200 has multiprocessors
@@ -82,6 +82,7 @@ def persistent(of: Operands, tail: Tail) -> Launch | None:
             "COLUMNS": of.columns,
             "TURNED": of.turned,
             "Y_STRIDE": stride_of(tail.output, of.columns),
+            "EXCHANGED": not of.turned and exchanged(tile, tail),
             **_constants(tile),
         },
         (f"min(triton.cdiv({of.rows}, {tile.m}) * {tiles}, {PROCESSORS})",),

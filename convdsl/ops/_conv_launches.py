@@ -21,6 +21,7 @@ from convdsl.ops._tiles import (
     STEM,
     TYPICAL_BATCH,
     depth_block,
+    exchanged,
     product_tile,
     splits,
     tap_block,
@@ -42,7 +43,7 @@ def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tai
         return launch
     block_k = tap_block(channels, geometry.taps)
     batch = 1 if tail.alone else TYPICAL_BATCH
-    tile = tail.tile or product_tile(batch * pixels, columns, block_k, geometry.groups)
+    tile = tail.tile or _forward_tile(batch * pixels, columns, block_k, geometry.groups, tail)
     tiles = -(-columns // tile.n) * geometry.groups
     return Launch(
         Nest("conv_forward", "conv_forward"),
@@ -58,6 +59,7 @@ def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tai
             "Y_STRIDE": stride_of(tail.output, geometry.y.channels),
             "POOL_H": pool_h,
             "POOL_W": pool_w,
+            "EXCHANGED": exchanged(tile, tail),
             "BLOCK_M": tile.m,
             "BLOCK_N": tile.n,
             "BLOCK_K": tile.k,
@@ -127,6 +129,18 @@ def grad_input(
         ),
         columns if geometry.groups > 1 else 0,
     )
+
+
+def _forward_tile(rows: int, columns: int, block_k: int, groups: int, tail: Tail) -> Tile:
+    tile = product_tile(rows, columns, block_k, groups)
+    # what ptxas spills decides: with Triton 3.6 bits want few columns rather than few rows, and on
+    # sm_100 four warps do for the statistics of a small tile where programs have whole rows of 16
+    if tail.packs and (tile.m, tile.n) == (64, 128):
+        return replace(tile, m=128, n=64)
+    small = (tile.m, tile.n) == (64, 128) or (tile.m, columns) == (128, 64)
+    if tail.reduces and small and rows // TYPICAL_BATCH % 16 == 0:
+        return replace(tile, warps=4)
+    return tile
 
 
 def _grad_input_tile(geometry: Geometry, programs: int, pixels: int, tail: Tail) -> Tile:

@@ -14,7 +14,13 @@ from convdsl.ops._boxed import Operands, persistent
 from convdsl.ops._conv_launches import band_of, product_over_pixels, shares_of
 from convdsl.ops._convolution import Geometry
 from convdsl.ops._reduce import totals_of
-from convdsl.ops._tiles import TYPICAL_BATCH, depth_block, product_tile, weight_gradient_tile
+from convdsl.ops._tiles import (
+    TYPICAL_BATCH,
+    depth_block,
+    exchanged,
+    product_tile,
+    weight_gradient_tile,
+)
 
 
 def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tail: Tail) -> Launch:
@@ -38,6 +44,8 @@ def _weight_tile(filters: int, channels: int, bias: bool, laden: bool) -> Tile:
     tile = weight_gradient_tile(filters, channels)
     if bias or _is_middling(tile):
         tile = replace(tile, stages=2)
+    if tile.n < tile.m == 128:
+        tile = replace(tile, warps=4)  # with eight, prologues of both operands spill on sm_100
     # sums of a bias beside the product take registers too, with Triton 3.6 many
     return replace(tile, k=32) if bias or laden else tile
 
@@ -78,6 +86,7 @@ def _product(
             "W_COLUMN": by_column,
             "X_STRIDE": Stride(x),
             "Y_STRIDE": Stride(tail.output),
+            "EXCHANGED": not of.turned and exchanged(tile, tail),
             "PRECISION": "ieee",
             "BLOCK_M": tile.m,
             "BLOCK_N": tile.n,

@@ -15,7 +15,7 @@ from convdsl.ops._conv_launches import band_of, product_over_pixels, shares_of
 from convdsl.ops._convolution import Geometry
 from convdsl.ops._reduce import totals_of
 from convdsl.ops._rows import stride_of
-from convdsl.ops._tiles import STEM, power_of_two
+from convdsl.ops._tiles import STEM, exchanged, power_of_two
 from convdsl.ops._touched import partly, seen
 from convdsl.ops._window import as_map, over_a_map
 
@@ -57,6 +57,7 @@ def forward(
             "rows": Size(f"n * {pixels}"),
             **_constants(geometry, padded),
             "Y_STRIDE": stride_of(tail.output, filters),
+            "EXCHANGED": exchanged(tile, tail),
             "PRECISION": "ieee",
             "BLOCK_M": tile.m,
             "BLOCK_N": tile.n,

@@ -4,6 +4,7 @@ A choice depends on shapes alone, never on the batch or the device: wide tiles w
 wide, narrow ones where too few programs would leave most of a large GPU idle.
 """
 
+from convdsl.ir.launch import Tail
 from convdsl.ir.tile import Tile
 
 #: what a `Tile` may ask for beside the general loop nests: boxes of pixels times the filters' taps,
@@ -45,6 +46,14 @@ def product_tile(
     return Tile(m, n, block_k, warps=8 if m >= 64 and n >= 32 else 4, stages=3)
 
 
+def exchanged(tile: Tile, tail: Tail) -> bool:
+    """Whether the operands of a forward product are better exchanged (`add_product`).
+
+    Its columns then are the rows that a warp group of Hopper multiplies 64 at a time.
+    """
+    return tile.n >= 64 and tail.by_columns
+
+
 def weight_gradient_tile(filters: int, columns: int) -> Tile:
     """For a result of filters x (taps * channels), contracted over the pixels of the batch."""
     m = _side(filters)
@@ -52,10 +61,10 @@ def weight_gradient_tile(filters: int, columns: int) -> Tile:
         m = 64  # what a warp group of Hopper multiplies with; fewer rows go through slower units
     n = min(_side(columns), 128 if m > 16 else 64)
     # what ptxas spills decides: thin tiles with three stages or other numbers of warps, wide ones
-    # with four warps where the pixels' odd channels are loaded one by one, 64 by 64 with four
+    # with four warps
     if min(m, n) < 64:
         return Tile(m, n, 64, warps=8 if n == 64 else 4, stages=2)
-    return Tile(m, n, 64, warps=8 if n == 128 or m == n else 4, stages=3)
+    return Tile(m, n, 64, warps=8, stages=3)
 
 
 def splits(tiles: int, pixels: int) -> int:

@@ -55,8 +55,8 @@ def infer(
         y_ptr=inception_concat_0_cr_relu_siblings, index_ptr=None, aux=(), seed=0, rows=n * 784,
         H=28, W=28, C=192, K=176, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
         DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=176, POOL_H=1, POOL_W=1,
-        EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=64, num_warps=8,
-        num_stages=3,
+        EPILOGUE=relu_epilogue, EXCHANGED=False, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64,
+        BLOCK_K=64, num_warps=8, num_stages=3,
     )
     del inception_concat_0_cr_conv_bias_siblings, inception_concat_0_cr_conv_weight_siblings
     # inception3a.cnn:3 slice of RELU
@@ -74,8 +74,8 @@ def infer(
         bias_ptr=inception_concat_1_cr2_conv_bias, y_ptr=inception_concat_1_cr2_relu,
         index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=96, K=128, P=28, Q=28, R=3, S=3,
         STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1, DILATION_H=1, DILATION_W=1, GROUPS=1,
-        X_STRIDE=176, Y_STRIDE=256, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee",
-        BLOCK_M=128, BLOCK_N=128, BLOCK_K=32, num_warps=8, num_stages=3,
+        X_STRIDE=176, Y_STRIDE=256, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, EXCHANGED=False,
+        PRECISION="ieee", BLOCK_M=128, BLOCK_N=128, BLOCK_K=32, num_warps=8, num_stages=3,
     )
     del inception_concat_1_cr_relu
     # inception3a.cnn:3 CONV(32, 5) - RELU
@@ -85,8 +85,8 @@ def infer(
         bias_ptr=inception_concat_2_cr2_conv_bias, y_ptr=inception_concat_2_cr2_relu,
         index_ptr=None, aux=(), seed=0, rows=n * 784, H=28, W=28, C=16, K=32, P=28, Q=28, R=5, S=5,
         STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2, DILATION_H=1, DILATION_W=1, GROUPS=1,
-        X_STRIDE=176, Y_STRIDE=256, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee",
-        BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
+        X_STRIDE=176, Y_STRIDE=256, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, EXCHANGED=False,
+        PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
     )
     del inception_concat_2_cr_relu
     # inception3a.cnn:8 POOL(3, S=1, P=half)
@@ -103,8 +103,8 @@ def infer(
         bias_ptr=inception_concat_3_cr_conv_bias, y_ptr=inception_concat_3_cr_relu, index_ptr=None,
         aux=(), seed=0, rows=n * 784, H=28, W=28, C=192, K=32, P=28, Q=28, R=1, S=1, STRIDE_H=1,
         STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192,
-        Y_STRIDE=256, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
-        BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
+        Y_STRIDE=256, POOL_H=1, POOL_W=1, EPILOGUE=relu_epilogue, EXCHANGED=False, PRECISION="ieee",
+        BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, num_warps=8, num_stages=3,
     )
     del inception_concat_3_pool
     # inception3a.cnn:4 concat of CONCAT
@@ -161,8 +161,8 @@ class Inception3aFunction(torch.autograd.Function):
             aux=(inception_concat_0_cr_relu_bits_siblings,), seed=0, rows=n * 784, H=28, W=28,
             C=192, K=176, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
             DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=176, POOL_H=1, POOL_W=1,
-            EPILOGUE=relu_bits_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64, BLOCK_K=64,
-            num_warps=8, num_stages=3,
+            EPILOGUE=relu_bits_epilogue, EXCHANGED=False, PRECISION="ieee", BLOCK_M=128, BLOCK_N=64,
+            BLOCK_K=64, num_warps=8, num_stages=3,
         )
         del inception_concat_0_cr_conv_bias_siblings
         # inception3a.cnn:3 slice of RELU
@@ -190,8 +190,8 @@ class Inception3aFunction(torch.autograd.Function):
             index_ptr=None, aux=(inception_concat_1_cr2_relu_bits,), seed=0, rows=n * 784, H=28,
             W=28, C=96, K=128, P=28, Q=28, R=3, S=3, STRIDE_H=1, STRIDE_W=1, PAD_H=1, PAD_W=1,
             DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=176, Y_STRIDE=256, POOL_H=1, POOL_W=1,
-            EPILOGUE=relu_bits_epilogue, PRECISION="ieee", BLOCK_M=128, BLOCK_N=128, BLOCK_K=32,
-            num_warps=8, num_stages=3,
+            EPILOGUE=relu_bits_epilogue, EXCHANGED=False, PRECISION="ieee", BLOCK_M=128,
+            BLOCK_N=128, BLOCK_K=32, num_warps=8, num_stages=3,
         )
         del inception_concat_1_cr_relu
         # inception3a.cnn:3 conv_relu of CONV(32, 5) - RELU
@@ -203,8 +203,8 @@ class Inception3aFunction(torch.autograd.Function):
             index_ptr=None, aux=(inception_concat_2_cr2_relu_bits,), seed=0, rows=n * 784, H=28,
             W=28, C=16, K=32, P=28, Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=2, PAD_W=2,
             DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=176, Y_STRIDE=256, POOL_H=1, POOL_W=1,
-            EPILOGUE=relu_bits_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64,
-            num_warps=8, num_stages=3,
+            EPILOGUE=relu_bits_epilogue, EXCHANGED=False, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32,
+            BLOCK_K=64, num_warps=8, num_stages=3,
         )
         del inception_concat_2_cr_relu
         # inception3a.cnn:8 POOL(3, S=1, P=half)
@@ -225,8 +225,8 @@ class Inception3aFunction(torch.autograd.Function):
             index_ptr=None, aux=(inception_concat_3_cr_relu_bits,), seed=0, rows=n * 784, H=28,
             W=28, C=192, K=32, P=28, Q=28, R=1, S=1, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
             DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=192, Y_STRIDE=256, POOL_H=1, POOL_W=1,
-            EPILOGUE=relu_bits_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32, BLOCK_K=64,
-            num_warps=8, num_stages=3,
+            EPILOGUE=relu_bits_epilogue, EXCHANGED=False, PRECISION="ieee", BLOCK_M=64, BLOCK_N=32,
+            BLOCK_K=64, num_warps=8, num_stages=3,
         )
         # inception3a.cnn:4 concat of CONCAT
         copy_slice[(triton.cdiv(n * 784, 16), 1)](
@@ -579,6 +579,20 @@ def stack(
         copy_stretch(x3_ptr + (i - end2), y_start, (i >= end2) & (i < end3))
 
 
+@triton.jit
+def add_product(acc, a, b, EXCHANGED: tl.constexpr, PRECISION: tl.constexpr):
+    """acc + a @ b; transposed if EXCHANGED, acc too.
+
+    The numbers of a column then lie in few threads, so that sums over the rows need few exchanges
+    between threads, but those of a row lie in many.
+    """
+    if EXCHANGED:
+        acc = tl.dot(tl.trans(b), tl.trans(a), acc, input_precision=PRECISION)
+    else:
+        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+    return acc
+
+
 @triton.jit(do_not_specialize=["seed"])
 def conv_forward(
     x_ptr,
@@ -609,6 +623,7 @@ def conv_forward(
     POOL_H: tl.constexpr,
     POOL_W: tl.constexpr,
     EPILOGUE: tl.constexpr,
+    EXCHANGED: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -671,7 +686,7 @@ def conv_forward(
 
     lanes = tl.arange(0, STEP)
     w_columns = w_ptr + (group * KG + column) * (R * S * CG)
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    acc = tl.zeros((BLOCK_N, BLOCK_M) if EXCHANGED else (BLOCK_M, BLOCK_N), tl.float32)
     for step in range((R * S * CG + STEP - 1) // STEP):
         # w is contiguous in k = (r*S + s)*CG + c
         k = step * STEP + lanes
@@ -696,8 +711,10 @@ def conv_forward(
             mask=k_mask[:, None] & column_mask[None, :],
             other=0.0,
         )
-        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+        acc = add_product(acc, a, b, EXCHANGED, PRECISION)
 
+    if EXCHANGED:
+        acc = tl.trans(acc)
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + group * KG + column, mask=column_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]

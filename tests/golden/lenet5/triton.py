@@ -31,8 +31,8 @@ def infer(
         x_ptr=x, w_ptr=stack_0_conv_weight, bias_ptr=stack_0_conv_bias, y_ptr=stack_0_pool,
         index_ptr=None, aux=(), seed=0, rows=n * 784, H=32, W=32, C=1, K=6, P=28, Q=28, R=5, S=5,
         STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=1,
-        Y_STRIDE=6, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64,
-        BLOCK_N=16, BLOCK_K=32, num_warps=4, num_stages=3,
+        Y_STRIDE=6, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue, EXCHANGED=False, PRECISION="ieee",
+        BLOCK_M=64, BLOCK_N=16, BLOCK_K=32, num_warps=4, num_stages=3,
     )
     # lenet5.cnn:5 CONV(16, F=5, P=0) - RELU - POOL
     stack_1_pool = new((n, 5, 5, 16))
@@ -41,7 +41,8 @@ def infer(
         y_ptr=stack_1_pool, index_ptr=None, aux=(), seed=0, rows=n * 100, H=14, W=14, C=6, K=16,
         P=10, Q=10, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1,
         GROUPS=1, X_STRIDE=6, Y_STRIDE=16, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue,
-        PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32, num_warps=4, num_stages=3,
+        EXCHANGED=False, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32, num_warps=4,
+        num_stages=3,
     )
     del stack_0_pool
     # lenet5.cnn:6 FC(120)
@@ -103,7 +104,8 @@ class LeNet5Function(torch.autograd.Function):
             index_ptr=stack_0_pool_index, aux=(), seed=0, rows=n * 784, H=32, W=32, C=1, K=6, P=28,
             Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1, DILATION_W=1,
             GROUPS=1, X_STRIDE=1, Y_STRIDE=6, POOL_H=2, POOL_W=2, EPILOGUE=relu_epilogue,
-            PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32, num_warps=4, num_stages=3,
+            EXCHANGED=False, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32, num_warps=4,
+            num_stages=3,
         )
         # lenet5.cnn:5 CONV(16, F=5, P=0) - RELU - POOL
         stack_1_pool = new((n, 5, 5, 16))
@@ -113,8 +115,8 @@ class LeNet5Function(torch.autograd.Function):
             y_ptr=stack_1_pool, index_ptr=stack_1_pool_index, aux=(), seed=0, rows=n * 100, H=14,
             W=14, C=6, K=16, P=10, Q=10, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
             DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=6, Y_STRIDE=16, POOL_H=2, POOL_W=2,
-            EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
-            num_warps=4, num_stages=3,
+            EPILOGUE=relu_epilogue, EXCHANGED=False, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16,
+            BLOCK_K=32, num_warps=4, num_stages=3,
         )
         # lenet5.cnn:6 FC(120)
         stack2_0_fc_flatten = new((n, 400))
@@ -518,6 +520,20 @@ def relu_gradient_epilogue(acc, offsets, column, mask, aux, seed):
 # ---- loop nests, channels last -------------------------------------------------------------------
 
 
+@triton.jit
+def add_product(acc, a, b, EXCHANGED: tl.constexpr, PRECISION: tl.constexpr):
+    """acc + a @ b; transposed if EXCHANGED, acc too.
+
+    The numbers of a column then lie in few threads, so that sums over the rows need few exchanges
+    between threads, but those of a row lie in many.
+    """
+    if EXCHANGED:
+        acc = tl.dot(tl.trans(b), tl.trans(a), acc, input_precision=PRECISION)
+    else:
+        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+    return acc
+
+
 @triton.jit(do_not_specialize=["seed"])
 def conv_forward(
     x_ptr,
@@ -548,6 +564,7 @@ def conv_forward(
     POOL_H: tl.constexpr,
     POOL_W: tl.constexpr,
     EPILOGUE: tl.constexpr,
+    EXCHANGED: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -610,7 +627,7 @@ def conv_forward(
 
     lanes = tl.arange(0, STEP)
     w_columns = w_ptr + (group * KG + column) * (R * S * CG)
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    acc = tl.zeros((BLOCK_N, BLOCK_M) if EXCHANGED else (BLOCK_M, BLOCK_N), tl.float32)
     for step in range((R * S * CG + STEP - 1) // STEP):
         # w is contiguous in k = (r*S + s)*CG + c
         k = step * STEP + lanes
@@ -635,8 +652,10 @@ def conv_forward(
             mask=k_mask[:, None] & column_mask[None, :],
             other=0.0,
         )
-        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+        acc = add_product(acc, a, b, EXCHANGED, PRECISION)
 
+    if EXCHANGED:
+        acc = tl.trans(acc)
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + group * KG + column, mask=column_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]
@@ -1334,8 +1353,8 @@ def conv_forward_at(
     R: tl.constexpr, S: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     PAD_H: tl.constexpr, PAD_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
     GROUPS: tl.constexpr, X_STRIDE: tl.constexpr, Y_STRIDE: tl.constexpr, POOL_H: tl.constexpr,
-    POOL_W: tl.constexpr, EPILOGUE: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    POOL_W: tl.constexpr, EPILOGUE: tl.constexpr, EXCHANGED: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):
     """`conv_forward`, as the program at this place of its grid."""
     place_0 = tl.full((), place_0, tl.int32)
@@ -1383,7 +1402,7 @@ def conv_forward_at(
 
     lanes = tl.arange(0, STEP)
     w_columns = w_ptr + (group * KG + column) * (R * S * CG)
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    acc = tl.zeros((BLOCK_N, BLOCK_M) if EXCHANGED else (BLOCK_M, BLOCK_N), tl.float32)
     for step in range((R * S * CG + STEP - 1) // STEP):
         # w is contiguous in k = (r*S + s)*CG + c
         k = step * STEP + lanes
@@ -1408,8 +1427,10 @@ def conv_forward_at(
             mask=k_mask[:, None] & column_mask[None, :],
             other=0.0,
         )
-        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+        acc = add_product(acc, a, b, EXCHANGED, PRECISION)
 
+    if EXCHANGED:
+        acc = tl.trans(acc)
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + group * KG + column, mask=column_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]
@@ -1917,7 +1938,8 @@ def samples_pass(
             index_ptr=kept_int8_ptr + first * 1176, aux=(), seed=0, rows=n * 784, H=32, W=32, C=1,
             K=6, P=28, Q=28, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0, DILATION_H=1,
             DILATION_W=1, GROUPS=1, X_STRIDE=1, Y_STRIDE=6, POOL_H=2, POOL_W=2,
-            EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
+            EPILOGUE=relu_epilogue, EXCHANGED=False, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16,
+            BLOCK_K=32,
         )
     tl.debug_barrier()
     # lenet5.cnn:5 CONV(16, F=5, P=0) - RELU - POOL
@@ -1928,7 +1950,8 @@ def samples_pass(
             index_ptr=kept_int8_ptr + (total * 1184 + first * 400), aux=(), seed=0, rows=n * 100,
             H=14, W=14, C=6, K=16, P=10, Q=10, R=5, S=5, STRIDE_H=1, STRIDE_W=1, PAD_H=0, PAD_W=0,
             DILATION_H=1, DILATION_W=1, GROUPS=1, X_STRIDE=6, Y_STRIDE=16, POOL_H=2, POOL_W=2,
-            EPILOGUE=relu_epilogue, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16, BLOCK_K=32,
+            EPILOGUE=relu_epilogue, EXCHANGED=False, PRECISION="ieee", BLOCK_M=64, BLOCK_N=16,
+            BLOCK_K=32,
         )
     tl.debug_barrier()
     # lenet5.cnn:6 FC(120)
