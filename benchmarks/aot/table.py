@@ -21,7 +21,7 @@ TABLES = ROOT / "tests" / "golden" / "aot"
 #: the version of Triton whose tables have no version in their names
 TRITON = "3.7.1"
 #: older versions that have tables as well, and the targets of those
-OLDER, OLDER_TARGETS = ("3.6.0",), ("sm_90", "sm_100")
+OLDER, OLDER_TARGETS = ("3.6.0",), ("sm_90", "sm_100", "gfx942")
 #: facts every row shows
 ALWAYS = ("registers", "spills", "shared")
 #: instructions of matrix products, one kind for each target
