@@ -42,8 +42,7 @@ def forward(geometry: Geometry, x: Value, weight: Value, bias: Value | None, tai
     if (launch := by_variant(geometry, of, tail, touched)) is not None:
         return launch
     block_k = tap_block(channels, geometry.taps)
-    batch = 1 if tail.alone else TYPICAL_BATCH
-    tile = tail.tile or _forward_tile(batch * pixels, columns, block_k, geometry.groups, tail)
+    tile = tail.tile or _forward_tile(geometry, pixels, block_k, tail)
     tiles = -(-columns // tile.n) * geometry.groups
     return Launch(
         Nest("conv_forward", "conv_forward"),
@@ -131,14 +130,15 @@ def grad_input(
     )
 
 
-def _forward_tile(rows: int, columns: int, block_k: int, groups: int, tail: Tail) -> Tile:
-    tile = product_tile(rows, columns, block_k, groups)
+def _forward_tile(geometry: Geometry, pixels: int, block_k: int, tail: Tail) -> Tile:
+    rows, columns = (1 if tail.alone else TYPICAL_BATCH) * pixels, geometry.group_filters
+    tile = product_tile(rows, columns, block_k, geometry.groups)
     # what ptxas spills decides: with Triton 3.6 bits want few columns rather than few rows, and on
     # sm_100 four warps do for the statistics of a small tile where programs have whole rows of 16
     if tail.packs and (tile.m, tile.n) == (64, 128):
         return replace(tile, m=128, n=64)
     small = (tile.m, tile.n) == (64, 128) or (tile.m, columns) == (128, 64)
-    if tail.reduces and small and rows // TYPICAL_BATCH % 16 == 0:
+    if tail.reduces and small and pixels % 16 == 0:
         return replace(tile, warps=4)
     return tile
 
